@@ -22,7 +22,7 @@ export PYO3_PYTHON := $(CURDIR)/$(PY)
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 unexport CONDA_PREFIX PYTHONHOME PYTHONPATH
 
-.PHONY: help demo test test-rust test-python check check-rust check-python types bench compare wheel wheels format clean FORCE
+.PHONY: help demo test test-rust test-python check check-rust check-python types bench compare wheel sdist wheels format clean FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ wheel: $(DONE)/build ## build the wheel into dist/, and try it where there is no
 	rm -rf dist
 	$(PY) -m maturin build --release --out dist $(LOCKED)
 	$(PY) tools/try_wheel.py dist/*.whl
+
+sdist: $(DONE)/build ## pack the sources into dist/
+	$(PY) -m maturin sdist --out dist
 
 wheels: $(DONE)/wheels ## build and test all wheels of this platform into wheelhouse/ (Linux: needs Docker)
 	$(PY) -m cibuildwheel --output-dir wheelhouse $(ARGS)

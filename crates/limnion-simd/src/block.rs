@@ -34,7 +34,7 @@ use half::f16;
 /// assert_eq!(bytes(&lines).as_ptr() as usize % 64, 0);
 /// ```
 #[repr(C, align(64))]
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct Line(pub [u8; 64]);
 
 impl Default for Line {

@@ -6,9 +6,25 @@ use std::sync::OnceLock;
 /// The variable that lowers the level of a process.
 const VARIABLE: &str = "LIMNION_SIMD";
 
+#[cfg(target_arch = "aarch64")]
+use std::arch::is_aarch64_feature_detected as has;
+#[cfg(target_arch = "x86_64")]
+use std::arch::is_x86_feature_detected as has;
+
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Kind {
     Scalar,
+    /// AVX2 and F16C.
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// AVX-512 F, BW, DQ and VL, and all of [`Kind::Avx2`].
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    /// AVX-512 VBMI, VNNI and VPOPCNTDQ, and all of [`Kind::Avx512`].
+    #[cfg(target_arch = "x86_64")]
+    Avx512Vnni,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
 }
 
 /// A level of CPU instructions that this CPU has.
@@ -43,7 +59,21 @@ impl Level {
     /// Every level that this CPU has, lowest first; the first is always `scalar`.
     #[must_use]
     pub fn available() -> Vec<Level> {
-        vec![Level(Kind::Scalar)]
+        let mut levels = vec![Level(Kind::Scalar)];
+        #[cfg(target_arch = "x86_64")]
+        {
+            let avx2 = has!("avx2") && has!("f16c");
+            let avx512 = avx2 && has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl");
+            let vnni = avx512 && has!("avx512vbmi") && has!("avx512vnni") && has!("avx512vpopcntdq");
+            let kinds = [(avx2, Kind::Avx2), (avx512, Kind::Avx512), (vnni, Kind::Avx512Vnni)];
+            levels.extend(kinds.into_iter().filter(|(has, _)| *has).map(|(_, kind)| Level(kind)));
+        }
+        // The kernels count on the lowest byte of a lane being the first in memory.
+        #[cfg(target_arch = "aarch64")]
+        if has!("neon") && cfg!(target_endian = "little") {
+            levels.push(Level(Kind::Neon));
+        }
+        levels
     }
 
     /// The name by which `LIMNION_SIMD` asks for this level.
@@ -51,6 +81,14 @@ impl Level {
     pub fn name(self) -> &'static str {
         match self.0 {
             Kind::Scalar => "scalar",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512 => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512Vnni => "avx512vnni",
+            #[cfg(target_arch = "aarch64")]
+            Kind::Neon => "neon",
         }
     }
 
@@ -101,13 +139,13 @@ macro_rules! detected {
             vec![
                 $(($x86, {
                     #[cfg(target_arch = "x86_64")]
-                    { std::arch::is_x86_feature_detected!($x86) }
+                    { has!($x86) }
                     #[cfg(not(target_arch = "x86_64"))]
                     { false }
                 }),)*
                 $(($arm, {
                     #[cfg(target_arch = "aarch64")]
-                    { std::arch::is_aarch64_feature_detected!($arm) }
+                    { has!($arm) }
                     #[cfg(not(target_arch = "aarch64"))]
                     { false }
                 }),)*
@@ -122,4 +160,27 @@ detected! {
         "avx512vpopcntdq"
     ],
     aarch64: ["neon" "dotprod"]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_ascend_from_scalar_and_have_names_of_their_own() {
+        let levels = Level::available();
+        assert_eq!(levels[0].name(), "scalar");
+        assert!(levels.is_sorted());
+        let mut names: Vec<_> = levels.iter().map(|level| level.name()).collect();
+        names.dedup();
+        assert_eq!(names.len(), levels.len());
+    }
+
+    #[test]
+    fn features_have_the_same_names_everywhere() {
+        let features = cpu_features();
+        for name in ["avx2", "avx512vbmi", "avx512vnni", "avx512vpopcntdq", "neon"] {
+            assert!(features.iter().any(|(feature, _)| *feature == name), "{name}");
+        }
+    }
 }

@@ -15,11 +15,24 @@
 //! assert_eq!(dot_f32(level, &[1.0, 2.0], &[3.0, 4.0]), 11.0);
 //! ```
 
-/// Calls the kernel of the level: `scalar::name`, `avx2::name` and so on, next to the caller.
+/// Calls the kernel of the level: `scalar::name`, `avx2::name` and so on, in modules next to the caller.
 macro_rules! dispatch {
     ($level:expr, $kernel:ident($($argument:expr),*)) => {
         match $level.kind() {
             $crate::level::Kind::Scalar => scalar::$kernel($($argument),*),
+            // SAFETY: the kernel is safe but for the CPU features that it is compiled for, and a level of this kind
+            // is only made where the CPU has them. So it is for the levels below.
+            #[cfg(target_arch = "x86_64")]
+            $crate::level::Kind::Avx2 => unsafe { avx2::$kernel($($argument),*) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            $crate::level::Kind::Avx512 => unsafe { avx512::$kernel($($argument),*) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            $crate::level::Kind::Avx512Vnni => unsafe { avx512vnni::$kernel($($argument),*) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            $crate::level::Kind::Neon => unsafe { neon::$kernel($($argument),*) },
         }
     };
 }
@@ -35,6 +48,9 @@ mod popcount;
 mod rotation;
 mod scan;
 mod signs;
+#[cfg(test)]
+mod testing;
+mod vector;
 
 pub use block::{BlockShape, Line, bytes, bytes_mut};
 pub use distance::{dot_f32, dot_f32_f16, dot_f32_rows, l2sq_f32, l2sq_f32_f16, l2sq_f32_rows, sum_abs};

@@ -93,3 +93,171 @@ mod scalar {
         }
     }
 }
+
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+macro_rules! kernels {
+    ($features:literal, $vector:ident) => {
+        use crate::vector::$vector::*;
+
+        /// Vectors that one pass of the transform keeps in registers.
+        const MOST: usize = if LANES == 8 { 8 } else { 16 };
+
+        #[target_feature(enable = $features)]
+        pub(super) fn fht(x: &mut [f32]) {
+            let (vectors, tail) = x.as_chunks_mut::<LANES>();
+            if vectors.is_empty() {
+                return super::scalar::fht(tail);
+            }
+            let mut distance = 1;
+            loop {
+                let radix = (vectors.len() / distance).min(MOST);
+                match radix {
+                    16 => stages::<16>(vectors, distance),
+                    8 => stages::<8>(vectors, distance),
+                    4 => stages::<4>(vectors, distance),
+                    2 => stages::<2>(vectors, distance),
+                    _ => stages::<1>(vectors, distance),
+                }
+                distance *= radix;
+                if distance >= vectors.len() {
+                    break;
+                }
+            }
+        }
+
+        /// The stages at distances `distance`, 2 `distance`, ... up to half of `RADIX` times it; before the first
+        /// of all, the stages inside of vectors.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn stages<const RADIX: usize>(vectors: &mut [[f32; LANES]], distance: usize) {
+            for block in vectors.chunks_exact_mut(RADIX * distance) {
+                for first in 0..distance {
+                    let mut x = [splat(0.0); RADIX];
+                    for (index, x) in x.iter_mut().enumerate() {
+                        *x = load(&block[first + index * distance]);
+                        if distance == 1 {
+                            *x = hadamard(*x);
+                        }
+                    }
+                    stage::<RADIX, 1>(&mut x);
+                    stage::<RADIX, 2>(&mut x);
+                    stage::<RADIX, 4>(&mut x);
+                    stage::<RADIX, 8>(&mut x);
+                    for (index, x) in x.iter().enumerate() {
+                        store(&mut block[first + index * distance], *x);
+                    }
+                }
+            }
+        }
+
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn stage<const RADIX: usize, const DISTANCE: usize>(x: &mut [Vector; RADIX]) {
+            for index in 0..RADIX / 2 {
+                if DISTANCE < RADIX {
+                    let lower = index / DISTANCE * 2 * DISTANCE + index % DISTANCE;
+                    let (a, b) = (x[lower], x[lower + DISTANCE]);
+                    (x[lower], x[lower + DISTANCE]) = (add(a, b), sub(a, b));
+                }
+            }
+        }
+
+        #[target_feature(enable = $features)]
+        pub(super) fn butterfly(lower: &mut [f32], upper: &mut [f32]) {
+            let (lower, lower_tail) = lower.as_chunks_mut::<LANES>();
+            let (upper, upper_tail) = upper.as_chunks_mut::<LANES>();
+            for (lower, upper) in lower.iter_mut().zip(upper) {
+                let (a, b) = (load(lower), load(upper));
+                store(lower, add(a, b));
+                store(upper, sub(a, b));
+            }
+            super::scalar::butterfly(lower_tail, upper_tail);
+        }
+
+        #[target_feature(enable = $features)]
+        pub(super) fn flip_signs(x: &mut [f32], bits: &[u64]) {
+            let (words, tail) = x.as_chunks_mut::<64>();
+            let tail_bits = bits.get(words.len()..).unwrap_or_default();
+            for (values, bits) in words.iter_mut().zip(bits) {
+                for (index, part) in values.as_chunks_mut().0.iter_mut().enumerate() {
+                    let flipped = flip(load(part), (bits >> (index * LANES)) as u32);
+                    store(part, flipped);
+                }
+            }
+            super::scalar::flip_signs(tail, tail_bits);
+        }
+
+        #[target_feature(enable = $features)]
+        pub(super) fn scale(x: &mut [f32], factor: f32) {
+            let (parts, tail) = x.as_chunks_mut::<LANES>();
+            for part in parts {
+                let scaled = mul(load(part), splat(factor));
+                store(part, scaled);
+            }
+            super::scalar::scale(tail, factor);
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx2 {
+    kernels!("avx2,f16c", avx2);
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    kernels!("avx512f,avx512bw,avx512dq,avx512vl", avx512);
+}
+
+#[cfg(target_arch = "x86_64")]
+use avx512 as avx512vnni;
+
+#[cfg(target_arch = "aarch64")]
+mod neon {
+    kernels!("neon", neon);
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::{agree, bits, lengths, value, values};
+
+    proptest! {
+        #[test]
+        fn levels_agree_on_the_transform(log in 0_u32..13, all in prop::collection::vec(value(), 4_096)) {
+            agree(|level| {
+                let mut x = all[..1 << log].to_vec();
+                fht(level, &mut x);
+                bits(&x)
+            });
+        }
+
+        #[test]
+        fn levels_agree_on_single_steps(all in values(208), flips in any::<[u64; 4]>(), words in 0_usize..=4) {
+            for range in lengths() {
+                let of = |step: &dyn Fn(&mut [f32])| {
+                    let mut x = all.clone();
+                    step(&mut x[range.clone()]);
+                    bits(&x)
+                };
+                agree(|level| of(&|x| flip_signs(level, x, &flips[..words])));
+                agree(|level| of(&|x| kac_walk(level, x)));
+                agree(|level| of(&|x| scale(level, x, 0.3)));
+            }
+        }
+    }
+
+    #[test]
+    fn twice_the_transform_is_the_length_times_the_vector() {
+        for log in 0..14 {
+            let x: Vec<f32> = (0..1 << log).map(|i| (i * 7 % 11) as f32 - 5.0).collect();
+            let mut twice = x.clone();
+            fht(Level::current(), &mut twice);
+            fht(Level::current(), &mut twice);
+            scale(Level::current(), &mut twice, 1.0 / (1 << log) as f32);
+            assert_eq!(twice, x);
+        }
+    }
+}

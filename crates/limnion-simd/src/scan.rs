@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::block::{BlockShape, FACTOR_BYTES};
 use crate::level::Level;
-use crate::lut::Lut;
+use crate::lut::{Lut, UNIT};
 
 /// What turns the table sums of a query into estimates and lower bounds.
 ///
@@ -168,18 +168,36 @@ struct Blocks<'a> {
     first_row: u32,
 }
 
+/// A block taken apart.
+struct Block<'a> {
+    /// The codes, as many units as are to be summed.
+    codes: &'a [[u8; UNIT]],
+    factors: &'a [u8; FACTOR_BYTES],
+    /// The number of the row in lane 0.
+    first_row: u32,
+    /// The rows to consider.
+    mask: u32,
+}
+
 impl<'a> Blocks<'a> {
-    /// The codes and the factors of a block, if there is such a block.
+    /// A block, if there is such a block, with codes of at most `units` units.
     #[inline(always)]
-    fn block(&self, number: usize) -> Option<(&'a [u8], &'a [u8; FACTOR_BYTES])> {
+    fn block(&self, (number, mask): (usize, u32), units: usize) -> Option<Block<'a>> {
         let start = number.checked_mul(self.shape.block_bytes())?;
         let (codes, rest) = self.bytes.get(start..)?.split_at_checked(self.shape.codes_bytes())?;
-        Some((codes, rest.first_chunk()?))
+        let first_row = (number as u32).wrapping_mul(BlockShape::ROWS as u32).wrapping_add(self.first_row);
+        Some(Block {
+            codes: codes.as_chunks().0.get(..units)?,
+            factors: rest.first_chunk()?,
+            first_row,
+            mask,
+        })
     }
 
-    #[inline(always)]
-    fn row(&self, number: usize, lane: u32) -> u32 {
-        (number as u32).wrapping_mul(BlockShape::ROWS as u32).wrapping_add(self.first_row).wrapping_add(lane)
+    /// How many units the shape and the tables of all probes have.
+    fn units(&self, probes: &[Probe<'_>]) -> usize {
+        let units = probes.iter().map(|probe| probe.lut.tables().len() / UNIT);
+        units.min().unwrap_or(0).min(self.shape.dim() / 32)
     }
 }
 
@@ -212,40 +230,51 @@ impl Items for &[(u32, u32)] {
     }
 }
 
+/// The estimates and error factors of the rows of a block.
+struct Estimates {
+    estimates: [f32; 32],
+    errors: [f32; 32],
+}
+
+impl Survivors {
+    /// Adds the rows of a block whose bits are set in `hits`.
+    #[inline(always)]
+    fn take(&mut self, mut hits: u32, first_row: u32, rows: &Estimates) {
+        while hits != 0 {
+            let lane = hits.trailing_zeros();
+            let (estimate, error) = (rows.estimates[lane as usize], rows.errors[lane as usize]);
+            self.entries.push(Survivor { row: first_row.wrapping_add(lane), estimate, error });
+            hits &= hits - 1;
+        }
+    }
+}
+
 mod scalar {
     use half::f16;
 
-    use super::{Blocks, FACTOR_BYTES, Items, Probe, Survivor};
-    use crate::lut::UNIT;
+    use super::{Block, Blocks, Bound, Estimates, Items, Probe, UNIT};
 
     pub(super) fn scan(blocks: Blocks<'_>, items: &impl Items, probes: &mut [Probe<'_>]) -> usize {
         let positions = items.positions();
+        let units = blocks.units(probes);
         for position in positions.clone() {
             if probes.iter().any(|probe| probe.survivors.is_full()) {
                 return position;
             }
-            let (number, mask) = items.at(position);
-            let Some((codes, factors)) = blocks.block(number) else { continue };
-            for probe in &mut *probes {
-                let sums = sums(codes, probe.lut.tables());
-                for lane in (0..32).filter(|lane| mask >> lane & 1 == 1) {
-                    let [f_add, f_rescale, f_error] = factors_of(factors, lane);
-                    let bound = &probe.bound;
-                    let ip = sums[lane] as f32 * bound.scale + bound.bias;
-                    let estimate = (f_add + bound.g_add) + f_rescale * ip;
-                    if estimate - f_error * bound.g_error <= bound.threshold {
-                        let row = blocks.row(number, lane as u32);
-                        probe.survivors.entries.push(Survivor { row, estimate, error: f_error });
-                    }
+            if let Some(block) = blocks.block(items.at(position), units) {
+                for probe in &mut *probes {
+                    let mut rows = Estimates { estimates: [0.0; 32], errors: [0.0; 32] };
+                    let hits = bound(&block, &sums(&block, probe.lut.tables()), &probe.bound, &mut rows);
+                    probe.survivors.take(hits & block.mask, block.first_row, &rows);
                 }
             }
         }
         positions.end
     }
 
-    fn sums(codes: &[u8], tables: &[u8]) -> [u32; 32] {
+    fn sums(block: &Block<'_>, tables: &[u8]) -> [u32; 32] {
         let mut sums = [0; 32];
-        for (codes, tables) in codes.chunks_exact(UNIT).zip(tables.chunks_exact(UNIT)) {
+        for (codes, tables) in block.codes.iter().zip(tables.chunks_exact(UNIT)) {
             for (index, &code) in codes.iter().enumerate() {
                 let (half, byte, row) = (index / 64, index / 16 % 4, index % 16);
                 let low = tables[byte * 16 + usize::from(code & 15)];
@@ -256,9 +285,623 @@ mod scalar {
         sums
     }
 
-    fn factors_of(factors: &[u8; FACTOR_BYTES], lane: usize) -> [f32; 3] {
-        [0, 64, 128].map(|start| {
-            f16::from_le_bytes([factors[start + 2 * lane], factors[start + 2 * lane + 1]]).to_f32()
-        })
+    fn bound(block: &Block<'_>, sums: &[u32; 32], bound: &Bound, rows: &mut Estimates) -> u32 {
+        let mut hits = 0;
+        for (lane, &sum) in sums.iter().enumerate() {
+            let [f_add, f_rescale, f_error] = [0, 64, 128].map(|start| {
+                let place = start + 2 * lane;
+                f16::from_le_bytes([block.factors[place], block.factors[place + 1]]).to_f32()
+            });
+            let ip = sum as f32 * bound.scale + bound.bias;
+            let estimate = (f_add + bound.g_add) + f_rescale * ip;
+            let lower = estimate - f_error * bound.g_error;
+            hits |= u32::from(lower <= bound.threshold) << lane;
+            (rows.estimates[lane], rows.errors[lane]) = (estimate, f_error);
+        }
+        hits
+    }
+}
+
+/// The scan of one level, given
+/// - `sums::<N>`, which looks up and adds up a block's codes for N probes, N up to `$most`;
+/// - `bound`, which turns sums into estimates, and says which rows survive.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+macro_rules! kernels {
+    ($features:literal, $most:literal: $($count:literal)*) => {
+        use super::{Block, Blocks, Estimates, Items, Probe, UNIT};
+        use crate::memory::prefetch_line;
+
+        #[target_feature(enable = $features)]
+        pub(super) fn scan(blocks: Blocks<'_>, items: &impl Items, probes: &mut [Probe<'_>]) -> usize {
+            let positions = items.positions();
+            let units = blocks.units(probes);
+            // Far enough for a block to arrive from memory in time.
+            let ahead = 4096_usize.div_ceil(blocks.shape.block_bytes());
+            let mut full = probes.iter().any(|probe| probe.survivors.is_full());
+            for position in positions.clone() {
+                if full {
+                    return position;
+                }
+                let Some(block) = blocks.block(items.at(position), units) else { continue };
+                if let Some(later) = blocks.block(items.at(position + ahead), units) {
+                    for unit in later.codes {
+                        prefetch_line(unit.as_ptr());
+                        prefetch_line(unit[64..].as_ptr());
+                    }
+                    for line in later.factors.chunks(64) {
+                        prefetch_line(line.as_ptr());
+                    }
+                }
+                for probes in probes.chunks_mut($most) {
+                    match probes.len() {
+                        $($count => full |= scan_block::<$count>(&block, probes),)*
+                        _ => {}
+                    }
+                }
+            }
+            positions.end
+        }
+
+        /// Scans one block for N probes, and says whether the survivors of one of them are full.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn scan_block<const N: usize>(block: &Block<'_>, probes: &mut [Probe<'_>]) -> bool {
+            let mut full = false;
+            let Some(probes) = probes.first_chunk_mut::<N>() else { return full };
+            let mut tables: [&[[u8; UNIT]]; N] = [&[]; N];
+            for (tables, probe) in tables.iter_mut().zip(&*probes) {
+                *tables = probe.lut.tables().as_chunks().0;
+            }
+            let sums = sums(block.codes, tables);
+            for (probe, sums) in probes.iter_mut().zip(&sums) {
+                let mut rows = Estimates { estimates: [0.0; 32], errors: [0.0; 32] };
+                let hits = bound(block.factors, sums, &probe.bound, &mut rows) & block.mask;
+                if hits != 0 {
+                    probe.survivors.take(hits, block.first_row, &rows);
+                    full |= probe.survivors.is_full();
+                }
+            }
+            full
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx2 {
+    use std::arch::x86_64::*;
+
+    use super::{Bound, FACTOR_BYTES};
+
+    kernels!("avx2,f16c", 4: 1 2 3 4);
+
+    /// Units after which a sum of 16 bits could overflow: each adds 4 bytes to it.
+    const FLUSH: usize = 64;
+
+    #[inline]
+    #[target_feature(enable = "avx2,f16c")]
+    fn sums<const N: usize>(codes: &[[u8; UNIT]], tables: [&[[u8; UNIT]]; N]) -> [[u32; 32]; N] {
+        let nibble = _mm256_set1_epi8(15);
+        let mut sums = [[0; 32]; N];
+        for start in (0..codes.len()).step_by(FLUSH) {
+            for half in 0..2 {
+                // All bytes as the low halves of words, and the odd bytes alone: the even ones follow from both.
+                let mut all = [_mm256_setzero_si256(); N];
+                let mut odd = [_mm256_setzero_si256(); N];
+                for (unit, codes) in codes.iter().enumerate().skip(start).take(FLUSH) {
+                    for pair in 0..2 {
+                        let codes = load(codes, half * 64 + pair * 32);
+                        let low = _mm256_and_si256(codes, nibble);
+                        let high = _mm256_and_si256(_mm256_srli_epi16::<4>(codes), nibble);
+                        for probe in 0..N {
+                            let tables = &tables[probe][unit];
+                            let low = _mm256_shuffle_epi8(load(tables, pair * 32), low);
+                            let high = _mm256_shuffle_epi8(load(tables, 64 + pair * 32), high);
+                            all[probe] = _mm256_add_epi16(all[probe], _mm256_add_epi16(low, high));
+                            let odds =
+                                _mm256_add_epi16(_mm256_srli_epi16::<8>(low), _mm256_srli_epi16::<8>(high));
+                            odd[probe] = _mm256_add_epi16(odd[probe], odds);
+                        }
+                    }
+                }
+                for (sums, (all, odd)) in sums.iter_mut().zip(all.into_iter().zip(odd)) {
+                    let even = _mm256_sub_epi16(all, _mm256_slli_epi16::<8>(odd));
+                    let words = [_mm256_unpacklo_epi16(even, odd), _mm256_unpackhi_epi16(even, odd)];
+                    for (sums, words) in sums[half * 16..].as_chunks_mut::<8>().0.iter_mut().zip(words) {
+                        let first = _mm256_cvtepu16_epi32(_mm256_castsi256_si128(words));
+                        let second = _mm256_cvtepu16_epi32(_mm256_extracti128_si256::<1>(words));
+                        let total = _mm256_add_epi32(_mm256_add_epi32(first, second), load_sums(sums));
+                        // SAFETY: the array has the 32 bytes that are written; the store needs no alignment.
+                        unsafe { _mm256_storeu_si256(sums.as_mut_ptr().cast(), total) };
+                    }
+                }
+            }
+        }
+        sums
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,f16c")]
+    fn load(unit: &[u8; UNIT], start: usize) -> __m256i {
+        let bytes: &[u8; 32] = &unit.as_chunks().0[start / 32];
+        // SAFETY: the array has the 32 bytes that are read; the load needs no alignment.
+        unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,f16c")]
+    fn load_sums(sums: &[u32; 8]) -> __m256i {
+        // SAFETY: the array has the 32 bytes that are read; the load needs no alignment.
+        unsafe { _mm256_loadu_si256(sums.as_ptr().cast()) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,f16c")]
+    fn bound(factors: &[u8; FACTOR_BYTES], sums: &[u32; 32], bound: &Bound, rows: &mut Estimates) -> u32 {
+        let (scale, bias) = (_mm256_set1_ps(bound.scale), _mm256_set1_ps(bound.bias));
+        let (g_add, g_error) = (_mm256_set1_ps(bound.g_add), _mm256_set1_ps(bound.g_error));
+        let threshold = _mm256_set1_ps(bound.threshold);
+        let factors: &[[u8; 16]] = factors.as_chunks().0;
+        let mut hits = 0;
+        for (index, sums) in sums.as_chunks().0.iter().enumerate() {
+            let [f_add, f_rescale, f_error] =
+                [factor(&factors[index]), factor(&factors[4 + index]), factor(&factors[8 + index])];
+            let sums = _mm256_cvtepi32_ps(load_sums(sums));
+            let ip = _mm256_add_ps(_mm256_mul_ps(sums, scale), bias);
+            let estimate = _mm256_add_ps(_mm256_add_ps(f_add, g_add), _mm256_mul_ps(f_rescale, ip));
+            let lower = _mm256_sub_ps(estimate, _mm256_mul_ps(f_error, g_error));
+            let passed = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_LE_OQ>(lower, threshold)) as u32;
+            hits |= passed << (index * 8);
+            // SAFETY: index is under 4, and the arrays have 4 times the 32 bytes that are written.
+            unsafe {
+                _mm256_storeu_ps(rows.estimates.as_mut_ptr().add(index * 8), estimate);
+                _mm256_storeu_ps(rows.errors.as_mut_ptr().add(index * 8), f_error);
+            }
+        }
+        hits
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,f16c")]
+    fn factor(bits: &[u8; 16]) -> __m256 {
+        // SAFETY: the array has the 16 bytes that are read; the load needs no alignment.
+        _mm256_cvtph_ps(unsafe { _mm_loadu_si128(bits.as_ptr().cast()) })
+    }
+}
+
+/// What both AVX-512 levels share.
+#[cfg(target_arch = "x86_64")]
+mod avx512_bound {
+    use std::arch::x86_64::*;
+
+    use super::{Bound, Estimates, FACTOR_BYTES};
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    pub(super) fn bound(
+        factors: &[u8; FACTOR_BYTES],
+        sums: &[u32; 32],
+        bound: &Bound,
+        rows: &mut Estimates,
+    ) -> u32 {
+        let (scale, bias) = (_mm512_set1_ps(bound.scale), _mm512_set1_ps(bound.bias));
+        let (g_add, g_error) = (_mm512_set1_ps(bound.g_add), _mm512_set1_ps(bound.g_error));
+        let threshold = _mm512_set1_ps(bound.threshold);
+        let factors: &[[u8; 32]] = factors.as_chunks().0;
+        let mut hits = 0;
+        for index in 0..2 {
+            let [f_add, f_rescale, f_error] =
+                [factor(&factors[index]), factor(&factors[2 + index]), factor(&factors[4 + index])];
+            // SAFETY: index is under 2, and the array has 2 times the 64 bytes that are read.
+            let sums = unsafe { _mm512_loadu_si512(sums.as_ptr().add(index * 16).cast()) };
+            let sums = _mm512_cvtepi32_ps(sums);
+            let ip = _mm512_add_ps(_mm512_mul_ps(sums, scale), bias);
+            let estimate = _mm512_add_ps(_mm512_add_ps(f_add, g_add), _mm512_mul_ps(f_rescale, ip));
+            let lower = _mm512_sub_ps(estimate, _mm512_mul_ps(f_error, g_error));
+            hits |= u32::from(_mm512_cmp_ps_mask::<_CMP_LE_OQ>(lower, threshold)) << (index * 16);
+            // SAFETY: index is under 2, and the arrays have 2 times the 64 bytes that are written.
+            unsafe {
+                _mm512_storeu_ps(rows.estimates.as_mut_ptr().add(index * 16), estimate);
+                _mm512_storeu_ps(rows.errors.as_mut_ptr().add(index * 16), f_error);
+            }
+        }
+        hits
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    fn factor(bits: &[u8; 32]) -> __m512 {
+        // SAFETY: the array has the 32 bytes that are read; the load needs no alignment.
+        _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(bits.as_ptr().cast()) })
+    }
+
+    /// Half of a unit.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    pub(super) fn load(bytes: &[u8; 64]) -> __m512i {
+        // SAFETY: the array has the 64 bytes that are read; the load needs no alignment.
+        unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use std::arch::x86_64::*;
+
+    use super::avx512_bound::{bound, load};
+
+    kernels!("avx512f,avx512bw,avx512dq,avx512vl", 8: 1 2 3 4 5 6 7 8);
+
+    /// Units after which a sum of 16 bits could overflow: each adds 2 bytes to it.
+    const FLUSH: usize = 128;
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    fn sums<const N: usize>(codes: &[[u8; UNIT]], tables: [&[[u8; UNIT]]; N]) -> [[u32; 32]; N] {
+        let nibble = _mm512_set1_epi8(15);
+        let mut sums = [[0; 32]; N];
+        for start in (0..codes.len()).step_by(FLUSH) {
+            for half in 0..2 {
+                // All bytes as the low halves of words, and the odd bytes alone: the even ones follow from both.
+                let mut all = [_mm512_setzero_si512(); N];
+                let mut odd = [_mm512_setzero_si512(); N];
+                for (unit, codes) in codes.iter().enumerate().skip(start).take(FLUSH) {
+                    let codes = load(&codes.as_chunks().0[half]);
+                    let low = _mm512_and_si512(codes, nibble);
+                    let high = _mm512_and_si512(_mm512_srli_epi16::<4>(codes), nibble);
+                    for probe in 0..N {
+                        let tables = tables[probe][unit].as_chunks().0;
+                        let low = _mm512_shuffle_epi8(load(&tables[0]), low);
+                        let high = _mm512_shuffle_epi8(load(&tables[1]), high);
+                        all[probe] = _mm512_add_epi16(all[probe], _mm512_add_epi16(low, high));
+                        let odds =
+                            _mm512_add_epi16(_mm512_srli_epi16::<8>(low), _mm512_srli_epi16::<8>(high));
+                        odd[probe] = _mm512_add_epi16(odd[probe], odds);
+                    }
+                }
+                for (sums, (all, odd)) in sums.iter_mut().zip(all.into_iter().zip(odd)) {
+                    let even = _mm512_sub_epi16(all, _mm512_slli_epi16::<8>(odd));
+                    let words = [_mm512_unpacklo_epi16(even, odd), _mm512_unpackhi_epi16(even, odd)];
+                    for (sums, words) in sums[half * 16..].as_chunks_mut::<8>().0.iter_mut().zip(words) {
+                        let first = _mm512_cvtepu16_epi32(_mm512_castsi512_si256(words));
+                        let second = _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64::<1>(words));
+                        let two = _mm512_add_epi32(first, second);
+                        let total = _mm256_add_epi32(
+                            _mm512_castsi512_si256(two),
+                            _mm512_extracti64x4_epi64::<1>(two),
+                        );
+                        // SAFETY: the array has the 32 bytes that are read and written, at any alignment.
+                        unsafe {
+                            let before = _mm256_loadu_si256(sums.as_ptr().cast());
+                            _mm256_storeu_si256(sums.as_mut_ptr().cast(), _mm256_add_epi32(before, total));
+                        }
+                    }
+                }
+            }
+        }
+        sums
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx512vnni {
+    use std::arch::x86_64::*;
+
+    use super::avx512_bound::{bound, load};
+
+    kernels!("avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni", 8: 1 2 3 4 5 6 7 8);
+
+    /// Half a unit is four bytes of sixteen rows, byte by byte: this brings the bytes of a row together.
+    static BY_ROW: [u8; 64] = {
+        let mut order = [0; 64];
+        let mut index = 0;
+        while index < 64 {
+            order[index] = (index % 4 * 16 + index / 4) as u8;
+            index += 1;
+        }
+        order
+    };
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
+    fn sums<const N: usize>(codes: &[[u8; UNIT]], tables: [&[[u8; UNIT]]; N]) -> [[u32; 32]; N] {
+        let by_row = load(&BY_ROW);
+        let nibble = _mm512_set1_epi8(15);
+        // Which of the four tables of 16 entries each byte of a row looks in.
+        let table = _mm512_set1_epi32(0x3020_1000);
+        let ones = _mm512_set1_epi8(1);
+        // With few probes two sums for each half keep the additions from waiting for each other.
+        let second = usize::from(N <= 4);
+        let mut lanes = [[[_mm512_setzero_si512(); 2]; 2]; N];
+        for (unit, codes) in codes.iter().enumerate() {
+            for (half, codes) in codes.as_chunks().0.iter().enumerate() {
+                let codes = _mm512_permutexvar_epi8(by_row, load(codes));
+                // (codes & nibble) | table
+                let low = _mm512_ternarylogic_epi32::<0xea>(codes, nibble, table);
+                let high = _mm512_ternarylogic_epi32::<0xea>(_mm512_srli_epi32::<4>(codes), nibble, table);
+                for probe in 0..N {
+                    let tables = tables[probe][unit].as_chunks().0;
+                    let low = _mm512_permutexvar_epi8(low, load(&tables[0]));
+                    let high = _mm512_permutexvar_epi8(high, load(&tables[1]));
+                    let lanes = &mut lanes[probe][half];
+                    lanes[0] = _mm512_dpbusd_epi32(lanes[0], low, ones);
+                    lanes[second] = _mm512_dpbusd_epi32(lanes[second], high, ones);
+                }
+            }
+        }
+        let mut sums = [[0; 32]; N];
+        for (sums, lanes) in sums.iter_mut().zip(lanes) {
+            for (sums, [first, second]) in sums.as_chunks_mut::<16>().0.iter_mut().zip(lanes) {
+                // SAFETY: the array has the 64 bytes that are written; the store needs no alignment.
+                unsafe { _mm512_storeu_si512(sums.as_mut_ptr().cast(), _mm512_add_epi32(first, second)) };
+            }
+        }
+        sums
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+mod neon {
+    use std::arch::aarch64::*;
+
+    use super::{Bound, FACTOR_BYTES};
+    use crate::vector::neon::widen_f16;
+
+    kernels!("neon", 4: 1 2 3 4);
+
+    /// Units after which a sum of 16 bits could overflow: each adds 8 bytes to it.
+    const FLUSH: usize = 32;
+
+    #[inline]
+    #[target_feature(enable = "neon")]
+    fn sums<const N: usize>(codes: &[[u8; UNIT]], tables: [&[[u8; UNIT]]; N]) -> [[u32; 32]; N] {
+        let mut sums = [[0; 32]; N];
+        for start in (0..codes.len()).step_by(FLUSH) {
+            for half in 0..2 {
+                let mut words = [[vdupq_n_u16(0); 2]; N];
+                for (unit, codes) in codes.iter().enumerate().skip(start).take(FLUSH) {
+                    for byte in 0..4 {
+                        let codes = load(codes, half * 4 + byte);
+                        let (low, high) = (vandq_u8(codes, vdupq_n_u8(15)), vshrq_n_u8::<4>(codes));
+                        for probe in 0..N {
+                            let tables = &tables[probe][unit];
+                            let low = vqtbl1q_u8(load(tables, byte), low);
+                            let high = vqtbl1q_u8(load(tables, 4 + byte), high);
+                            let words = &mut words[probe];
+                            words[0] = vaddq_u16(words[0], vaddl_u8(vget_low_u8(low), vget_low_u8(high)));
+                            words[1] = vaddq_u16(words[1], vaddl_high_u8(low, high));
+                        }
+                    }
+                }
+                for (sums, words) in sums.iter_mut().zip(words) {
+                    for (sums, words) in sums[half * 16..].as_chunks_mut::<8>().0.iter_mut().zip(words) {
+                        // SAFETY: the array has 8 u32, the 2 times 4 that are read and written.
+                        unsafe {
+                            let (first, second) = (sums.as_mut_ptr(), sums.as_mut_ptr().add(4));
+                            vst1q_u32(first, vaddw_u16(vld1q_u32(first), vget_low_u16(words)));
+                            vst1q_u32(second, vaddw_high_u16(vld1q_u32(second), words));
+                        }
+                    }
+                }
+            }
+        }
+        sums
+    }
+
+    /// Sixteen bytes of a unit.
+    #[inline]
+    #[target_feature(enable = "neon")]
+    fn load(unit: &[u8; UNIT], index: usize) -> uint8x16_t {
+        let bytes: &[u8; 16] = &unit.as_chunks().0[index];
+        // SAFETY: the array has the 16 bytes that are read.
+        unsafe { vld1q_u8(bytes.as_ptr()) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "neon")]
+    fn bound(factors: &[u8; FACTOR_BYTES], sums: &[u32; 32], bound: &Bound, rows: &mut Estimates) -> u32 {
+        let (scale, bias) = (vdupq_n_f32(bound.scale), vdupq_n_f32(bound.bias));
+        let (g_add, g_error) = (vdupq_n_f32(bound.g_add), vdupq_n_f32(bound.g_error));
+        let threshold = vdupq_n_f32(bound.threshold);
+        // SAFETY: the array has the 16 bytes that are read.
+        let lane = unsafe { vld1q_u32([1, 2, 4, 8].as_ptr()) };
+        let factors: &[[u8; 8]] = factors.as_chunks().0;
+        let mut hits = 0;
+        for (index, sums) in sums.as_chunks::<4>().0.iter().enumerate() {
+            let [f_add, f_rescale, f_error] =
+                [factor(&factors[index]), factor(&factors[8 + index]), factor(&factors[16 + index])];
+            // SAFETY: the array has the 16 bytes that are read.
+            let sums = vcvtq_f32_u32(unsafe { vld1q_u32(sums.as_ptr()) });
+            let ip = vaddq_f32(vmulq_f32(sums, scale), bias);
+            let estimate = vaddq_f32(vaddq_f32(f_add, g_add), vmulq_f32(f_rescale, ip));
+            let lower = vsubq_f32(estimate, vmulq_f32(f_error, g_error));
+            hits |= vaddvq_u32(vandq_u32(vcleq_f32(lower, threshold), lane)) << (index * 4);
+            // SAFETY: index is under 8, and the arrays have 8 times the 16 bytes that are written.
+            unsafe {
+                vst1q_f32(rows.estimates.as_mut_ptr().add(index * 4), estimate);
+                vst1q_f32(rows.errors.as_mut_ptr().add(index * 4), f_error);
+            }
+        }
+        hits
+    }
+
+    #[inline]
+    #[target_feature(enable = "neon")]
+    fn factor(bits: &[u8; 8]) -> float32x4_t {
+        // SAFETY: the array has the 8 bytes that are read.
+        widen_f16(unsafe { vld1_u16(bits.as_ptr().cast()) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use half::f16;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::block::{Line, bytes, bytes_mut};
+    use crate::testing::{agree, half, value};
+
+    type Row = (Vec<u8>, [f16; 3]);
+
+    fn blocks(shape: BlockShape, rows: &[Row]) -> Vec<Line> {
+        let count = rows.len().div_ceil(BlockShape::ROWS);
+        let mut lines = vec![Line::default(); count * shape.block_bytes() / 64];
+        for (block, rows) in
+            bytes_mut(&mut lines).chunks_mut(shape.block_bytes()).zip(rows.chunks(BlockShape::ROWS))
+        {
+            shape.empty(block);
+            for (lane, (sign, [add, rescale, error])) in rows.iter().enumerate() {
+                shape.write_row(block, lane, sign, *add, *rescale, *error);
+            }
+        }
+        lines
+    }
+
+    /// The survivors of each probe, after as many calls as it takes.
+    fn survivors(
+        level: Level,
+        luts: &[Lut],
+        bounds: &[Bound],
+        mut scan: impl FnMut(Level, usize, &mut [Probe<'_>]) -> usize,
+        end: usize,
+    ) -> Vec<Vec<(u32, u32, u32)>> {
+        let mut found = vec![Vec::new(); luts.len()];
+        let mut stores = vec![Survivors::new(64); luts.len()];
+        let mut next = 0;
+        loop {
+            let mut probes: Vec<_> = luts
+                .iter()
+                .zip(bounds)
+                .zip(&mut stores)
+                .map(|((lut, &bound), survivors)| Probe { lut, bound, survivors })
+                .collect();
+            let before = next;
+            next = scan(level, next, &mut probes);
+            for (found, store) in found.iter_mut().zip(&mut stores) {
+                let entries = store.as_slice().iter();
+                found.extend(entries.map(|s| (s.row, s.estimate.to_bits(), s.error.to_bits())));
+                store.clear();
+            }
+            if next == end {
+                return found;
+            }
+            assert!(next > before, "the scan must move on");
+        }
+    }
+
+    fn bound(lut: &Lut, threshold: f32) -> Bound {
+        Bound { scale: lut.step(), bias: lut.bias(), g_add: 0.75, g_error: 1.5, threshold }
+    }
+
+    fn row(shape: BlockShape) -> impl Strategy<Value = Row> {
+        (prop::collection::vec(any::<u8>(), shape.code_bytes()), [half(), half(), half()])
+    }
+
+    prop_compose! {
+        fn case()(units in 1_usize..8, count in 1_usize..150, probes in 1_usize..=10)(
+            shape in Just(BlockShape::new(units * 64).unwrap()),
+            rows in prop::collection::vec(row(BlockShape::new(units * 64).unwrap()), count),
+            queries in prop::collection::vec(prop::collection::vec(value(), units * 64), probes),
+            masks in prop::collection::vec(any::<u32>(), count.div_ceil(32)),
+            threshold in prop_oneof![Just(f32::MAX), Just(f32::MIN), -1e4_f32..1e4],
+        ) -> (BlockShape, Vec<Row>, Vec<Vec<f32>>, Vec<u32>, f32) {
+            (shape, rows, queries, masks, threshold)
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn levels_agree_on_all_survivors((shape, rows, queries, masks, threshold) in case()) {
+            let lines = blocks(shape, &rows);
+            let luts: Vec<_> = queries.iter().map(|query| Lut::new(Level::available()[0], query)).collect();
+            let bounds: Vec<_> = luts.iter().map(|lut| bound(lut, threshold)).collect();
+            let end = masks.len();
+            let all = agree(|level| {
+                let run = |level, next, probes: &mut [Probe<'_>]| scan(level, shape, bytes(&lines), 1_000, next..end, probes);
+                survivors(level, &luts, &bounds, run, end)
+            });
+
+            // Backwards and with masks: the same rows, less those that are masked out.
+            let list: Vec<_> = masks.iter().enumerate().map(|(block, &mask)| (block as u32, mask)).rev().collect();
+            let mut selected = agree(|level| {
+                let run = |level, next, probes: &mut [Probe<'_>]| {
+                    next + scan_selected(level, shape, bytes(&lines), 1_000, &list[next..], probes)
+                };
+                survivors(level, &luts, &bounds, run, end)
+            });
+            for (all, selected) in all.iter().zip(&mut selected) {
+                selected.sort_unstable();
+                let mut kept: Vec<_> = all.iter().copied().filter(|(row, ..)| {
+                    let row = (row - 1_000) as usize;
+                    masks[row / 32] >> (row % 32) & 1 == 1
+                }).collect();
+                kept.sort_unstable();
+                prop_assert_eq!(&kept, selected);
+            }
+        }
+    }
+
+    #[test]
+    fn sums_stay_exact_where_16_bits_would_overflow() {
+        for dim in [2_048, 4_096, 4_160, 8_256] {
+            let shape = BlockShape::new(dim).unwrap();
+            let one = f16::from_f32(1.0);
+            let rows: Vec<Row> =
+                (0..40).map(|row| (vec![0xff; dim / 8], [f16::from_f32(row as f32), one, one])).collect();
+            let lines = blocks(shape, &rows);
+            let lut = Lut::new(Level::available()[0], &vec![1.0; dim]);
+            assert!(lut.tables().iter().skip(15).step_by(16).all(|&count| count == 255));
+            let bound = Bound { scale: 1.0, bias: 0.0, g_add: 0.0, g_error: 0.0, threshold: f32::MAX };
+            let found = agree(|level| {
+                let run = |level, next, probes: &mut [Probe<'_>]| {
+                    scan(level, shape, bytes(&lines), 0, next..2, probes)
+                };
+                survivors(level, std::slice::from_ref(&lut), &[bound], run, 2)
+            });
+            assert_eq!(found[0].len(), 40);
+            for (row, &(number, estimate, _)) in found[0].iter().enumerate() {
+                assert_eq!(number as usize, row);
+                assert_eq!(f32::from_bits(estimate), (dim / 4 * 255 + row) as f32);
+            }
+        }
+    }
+
+    #[test]
+    fn an_estimate_is_near_the_true_inner_product() {
+        let shape = BlockShape::new(128).unwrap();
+        let query: Vec<f32> = (0..128).map(|i| ((i * 37 % 101) as f32 - 50.0) / 50.0).collect();
+        let sign: Vec<u8> = (0..16).map(|i| (i * 91 % 256) as u8).collect();
+        let truth: f32 = (0..128).filter(|i| sign[i / 8] >> (i % 8) & 1 == 1).map(|i| query[i]).sum();
+        let one = f16::from_f32(1.0);
+        let lines = blocks(shape, &[(sign, [f16::ZERO, one, f16::ZERO])]);
+        let lut = Lut::new(Level::available()[0], &query);
+        let mut found = Survivors::new(64);
+        let bound = Bound { g_add: 0.0, ..bound(&lut, f32::MAX) };
+        let mut probes = [Probe { lut: &lut, bound, survivors: &mut found }];
+        scan(Level::current(), shape, bytes(&lines), 0, 0..1, &mut probes);
+        assert_eq!(found.len(), 1, "empty lanes never survive");
+        assert!((found.as_slice()[0].estimate - truth).abs() <= lut.step() * 16.0);
+    }
+
+    #[test]
+    fn what_does_not_exist_has_no_rows() {
+        let shape = BlockShape::new(64).unwrap();
+        let lines = blocks(shape, &[(vec![1; 8], [f16::ZERO; 3])]);
+        let (lut, short) =
+            (Lut::new(Level::available()[0], &[1.0; 64]), Lut::new(Level::available()[0], &[]));
+        agree(|level| {
+            let mut found = Survivors::new(64);
+            let bound = bound(&lut, f32::MAX);
+            let mut probes = [Probe { lut: &lut, bound, survivors: &mut found }];
+            assert_eq!(scan(level, shape, bytes(&lines), 0, 1..9, &mut probes), 9);
+            assert_eq!(scan(level, shape, &bytes(&lines)[..447], 0, 0..1, &mut probes), 1);
+            let list = [(7, u32::MAX), (u32::MAX, u32::MAX), (0, 0)];
+            assert_eq!(scan_selected(level, shape, bytes(&lines), 0, &list, &mut probes), 3);
+            assert_eq!(scan(level, shape, bytes(&lines), 0, 0..1, &mut []), 1);
+            assert!(found.is_empty());
+            let mut probes = [Probe { lut: &short, bound, survivors: &mut found }];
+            assert_eq!(scan(level, shape, bytes(&lines), 0, 0..1, &mut probes), 1);
+            assert_eq!(found.len(), 1, "without tables each sum is zero");
+        });
     }
 }

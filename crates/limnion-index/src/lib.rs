@@ -1,0 +1,48 @@
+//! Flat vector indexes: exact, or over RaBitQ codes with refinement by bound.
+//!
+//! A [`FlatIndex`] keeps a code of 0 to 8 bits a dimension for each vector, the original vectors as f32 or f16, or
+//! both ([`Params`]). A search scans the sign bits of all rows, one block of 32 at a time; the bound on each estimate's
+//! error rules most rows out, the further bits rule out most of the rest, and the originals decide. It is arithmetic
+//! over slices: the index knows nothing of storage, of Python, or of time. Long work is parallel on the current rayon
+//! pool and stops when its [`Job`](limnion_types::Job) says so.
+//!
+//! ```
+//! use limnion_index::{FlatIndex, Params, Precision, SearchOptions};
+//! use limnion_types::{Job, Metric};
+//!
+//! let vectors: Vec<f32> = (0..1000 * 64_u32).map(|i| (i.wrapping_mul(2_654_435_769) >> 16) as f32).collect();
+//! let params = Params { bits: 1, originals: Some(Precision::F32), ..Params::new(Metric::L2) };
+//! let index = FlatIndex::build(&vectors, 64, None, &params, &Job::new())?;
+//! let hits = index.search(&vectors[640..704], &SearchOptions::new(3))?;
+//! assert_eq!((hits[0].id, hits[0].distance), (10, 0.0));
+//! # Ok::<(), limnion_types::Error>(())
+//! ```
+#![forbid(unsafe_code)]
+
+#[cfg(target_endian = "big")]
+compile_error!("limnion's files and code blocks are little-endian: big-endian machines are not supported");
+
+mod builder;
+mod codes;
+mod exact;
+mod file;
+mod flat;
+mod ids;
+mod input;
+mod originals;
+mod params;
+mod rbpx;
+mod recommend;
+mod search;
+mod selection;
+mod storage;
+mod top;
+
+pub use builder::{Builder, sample_rows};
+pub use file::Verify;
+pub use flat::FlatIndex;
+pub use originals::{Matrix, Originals};
+pub use params::{Params, Precision, SearchOptions};
+pub use recommend::{Recommendation, recommend};
+pub use selection::Selection;
+pub use storage::Source;

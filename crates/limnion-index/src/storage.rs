@@ -1,0 +1,129 @@
+//! Arrays that an index owns, or that lie in a file it has mapped.
+
+use std::fmt;
+use std::ops::{Deref, Range};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytemuck::Pod;
+use limnion_types::{Error, ErrorKind, Result};
+
+/// Bytes that stay as they are for as long as anyone holds them, such as a mapped file.
+pub type Source = Arc<dyn AsRef<[u8]> + Send + Sync>;
+
+/// An array of plain numbers. Clones share it; whoever changes it while it is shared or mapped gets a copy first.
+#[derive(Clone)]
+pub(crate) struct Storage<T: Pod> {
+    /// Empty while the array is mapped.
+    owned: Arc<Vec<T>>,
+    mapped: Option<Arc<Mapped>>,
+}
+
+/// A part of a source, with the checksum it should have.
+struct Mapped {
+    source: Source,
+    range: Range<usize>,
+    crc: u32,
+    verified: AtomicBool,
+}
+
+impl Mapped {
+    fn bytes(&self) -> &[u8] {
+        self.source.as_ref().as_ref().get(self.range.clone()).unwrap_or_default()
+    }
+}
+
+impl<T: Pod> Storage<T> {
+    pub(crate) fn new(values: Vec<T>) -> Self {
+        Self { owned: Arc::new(values), mapped: None }
+    }
+
+    /// A view of `range` of the source, or `None` where its place or length does not suit `T`.
+    pub(crate) fn mapped(source: &Source, range: Range<usize>, crc: u32) -> Option<Self> {
+        bytemuck::try_cast_slice::<u8, T>(source.as_ref().as_ref().get(range.clone())?).ok()?;
+        let mapped = Mapped { source: source.clone(), range, crc, verified: AtomicBool::new(false) };
+        Some(Self { owned: Arc::default(), mapped: Some(Arc::new(mapped)) })
+    }
+
+    /// Checks the checksum of a mapped array, once.
+    pub(crate) fn verify(&self, name: &str) -> Result<()> {
+        let Some(mapped) = &self.mapped else { return Ok(()) };
+        if mapped.verified.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        if crc32fast::hash(mapped.bytes()) != mapped.crc {
+            return Err(Error::new(
+                ErrorKind::CorruptFile,
+                format!("the {name} of the index file are damaged"),
+            )
+            .suggest("build the index again: it is a cache of your vectors"));
+        }
+        mapped.verified.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The array to change, copied first where somebody else can see it.
+    pub(crate) fn to_mut(&mut self) -> &mut Vec<T> {
+        if self.mapped.is_some() {
+            *self = Self::new(self.to_vec());
+        }
+        Arc::make_mut(&mut self.owned)
+    }
+
+    /// Bytes on the heap.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        self.owned.capacity() * size_of::<T>()
+    }
+
+    /// Gives memory back once half of it is unused.
+    pub(crate) fn shrink(&mut self) {
+        let values = self.to_mut();
+        if values.len() <= values.capacity() / 2 {
+            values.shrink_to_fit();
+        }
+    }
+}
+
+impl<T: Pod> Deref for Storage<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        match &self.mapped {
+            None => &self.owned,
+            // The cast was tried when the view was made.
+            Some(mapped) => bytemuck::try_cast_slice(mapped.bytes()).unwrap_or_default(),
+        }
+    }
+}
+
+impl<T: Pod> fmt::Debug for Storage<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{} {} values]", self.len(), if self.mapped.is_some() { "mapped" } else { "owned" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_never_reaches_those_who_share_the_array() {
+        let mut mine = Storage::new(vec![1.0_f32, 2.0]);
+        let theirs = mine.clone();
+        mine.to_mut().push(3.0);
+        assert_eq!((&*mine, &*theirs), (&[1.0, 2.0, 3.0][..], &[1.0, 2.0][..]));
+    }
+
+    #[test]
+    fn a_mapped_array_notices_damage_when_it_is_first_used() {
+        let bytes: Vec<u8> = vec![1, 2, 3, 4];
+        let crc = crc32fast::hash(&bytes);
+        let source: Source = Arc::new(bytes);
+        assert!(Storage::<u8>::mapped(&source, 0..4, crc).is_some_and(|s| s.verify("codes").is_ok()));
+        let damaged = Storage::<u8>::mapped(&source, 0..4, crc ^ 1);
+        assert!(
+            damaged.is_some_and(|s| s.verify("codes").is_err_and(|e| e.kind() == ErrorKind::CorruptFile))
+        );
+        assert!(Storage::<u8>::mapped(&source, 2..6, crc).is_none());
+    }
+}

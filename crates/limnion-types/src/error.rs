@@ -1,0 +1,134 @@
+//! The one error type: a stable kind, a message, and a suggestion where there is one.
+
+use std::fmt;
+
+/// A `Result` whose error is [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What went wrong, told in a way that a program can act on.
+///
+/// The string forms ([`ErrorKind::as_str`]) are part of the API: they are only ever added to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// An argument has the right type and a value that cannot be used.
+    InvalidArgument,
+    /// An argument has the wrong type, dtype or memory layout.
+    InvalidType,
+    /// A vector's length is not the dimension of the index.
+    DimensionMismatch,
+    /// A search on an index without rows.
+    EmptyIndex,
+    /// An id that is to be added exists already, or comes twice.
+    DuplicateId,
+    /// An id that is to be read, changed or removed does not exist.
+    IdNotFound,
+    /// The original vectors are asked of an index that keeps none.
+    NoOriginals,
+    /// A file cannot be read or written.
+    Io,
+    /// A file that should be there is not.
+    FileNotFound,
+    /// A file is not what it should be: wrong magic, checksum, length or content.
+    CorruptFile,
+    /// A file was written by a newer version of limnion.
+    NewerFile,
+    /// Text cannot be embedded: the model is missing or broken.
+    Embed,
+    /// The caller asked the job to stop.
+    Cancelled,
+    /// A defect of limnion: please report it.
+    Internal,
+}
+
+impl ErrorKind {
+    /// Every kind, in the order of declaration.
+    pub const ALL: [ErrorKind; 14] = [
+        ErrorKind::InvalidArgument,
+        ErrorKind::InvalidType,
+        ErrorKind::DimensionMismatch,
+        ErrorKind::EmptyIndex,
+        ErrorKind::DuplicateId,
+        ErrorKind::IdNotFound,
+        ErrorKind::NoOriginals,
+        ErrorKind::Io,
+        ErrorKind::FileNotFound,
+        ErrorKind::CorruptFile,
+        ErrorKind::NewerFile,
+        ErrorKind::Embed,
+        ErrorKind::Cancelled,
+        ErrorKind::Internal,
+    ];
+
+    /// The stable name of the kind.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            ErrorKind::InvalidArgument => "invalid-argument",
+            ErrorKind::InvalidType => "invalid-type",
+            ErrorKind::DimensionMismatch => "dimension-mismatch",
+            ErrorKind::EmptyIndex => "empty-index",
+            ErrorKind::DuplicateId => "duplicate-id",
+            ErrorKind::IdNotFound => "id-not-found",
+            ErrorKind::NoOriginals => "no-originals",
+            ErrorKind::Io => "io",
+            ErrorKind::FileNotFound => "file-not-found",
+            ErrorKind::CorruptFile => "corrupt-file",
+            ErrorKind::NewerFile => "newer-file",
+            ErrorKind::Embed => "embed",
+            ErrorKind::Cancelled => "cancelled",
+            ErrorKind::Internal => "internal",
+        }
+    }
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// An error: its kind, a message that names the argument, what was expected and what came, and what to do about it.
+///
+/// ```
+/// use limnion_types::{Error, ErrorKind};
+///
+/// let error = Error::new(ErrorKind::InvalidArgument, "k must be at least 1, got 0").suggest("ask for k=10");
+/// assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+/// assert_eq!(error.to_string(), "k must be at least 1, got 0; ask for k=10");
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}{}", suggestion.as_ref().map(|s| format!("; {s}")).unwrap_or_default())]
+pub struct Error {
+    kind: ErrorKind,
+    message: String,
+    suggestion: Option<String>,
+}
+
+impl Error {
+    /// An error without a suggestion.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), suggestion: None }
+    }
+
+    /// The same error, with what the caller can do about it.
+    #[must_use]
+    pub fn suggest(mut self, suggestion: impl Into<String>) -> Self {
+        self.suggestion = Some(suggestion.into());
+        self
+    }
+
+    /// What went wrong.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// The message without the suggestion.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// What to do about it, where there is an answer.
+    pub fn suggestion(&self) -> Option<&str> {
+        self.suggestion.as_deref()
+    }
+}

@@ -1,0 +1,31 @@
+//! Index files that are mapped rather than read.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use limnion_index::{FlatIndex, Source, Verify};
+use limnion_types::{Error, ErrorKind, Job, Result};
+use memmap2::Mmap;
+
+/// What begins a file of ruvector: its index has to be built anew, so that there is nothing to map.
+const RBPX: &[u8] = b"rbpx";
+
+/// Maps the file at `path`.
+pub(crate) fn map(path: &Path, job: &Job) -> Result<FlatIndex> {
+    let failed = |error: std::io::Error| {
+        let kind = match error.kind() {
+            std::io::ErrorKind::NotFound => ErrorKind::FileNotFound,
+            _ => ErrorKind::Io,
+        };
+        Error::new(kind, format!("{} cannot be mapped: {error}", path.display()))
+    };
+    let file = File::open(path).map_err(failed)?;
+    // SAFETY: the caller of `load(mmap=True)` vouches that nobody changes or shortens the file while it is mapped; the
+    // documentation says so. Index files are replaced by renaming, which leaves a mapping as it is.
+    let map = unsafe { Mmap::map(&file) }.map_err(failed)?;
+    if map.starts_with(RBPX) {
+        return FlatIndex::load(path, job);
+    }
+    FlatIndex::from_bytes(&(Arc::new(map) as Source), Verify::OnFirstUse)
+}

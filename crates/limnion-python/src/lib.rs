@@ -1,0 +1,44 @@
+//! The extension module `limnion._native`: the only crate that knows Python.
+//!
+//! Each verb is parse, detach, call, wrap; whatever is longer belongs into the crates below.
+
+mod args;
+mod build;
+mod classes;
+mod coroutine;
+mod errors;
+mod files;
+mod gate;
+mod index;
+mod info;
+mod pool;
+mod results;
+mod view;
+
+#[pyo3::pymodule]
+mod _native {
+    use pyo3::prelude::*;
+
+    #[pymodule_export]
+    use super::coroutine::Coroutine;
+    #[pymodule_export]
+    use super::errors::error_kinds;
+    #[pymodule_export]
+    use super::index::VectorIndex;
+    #[pymodule_export]
+    use super::info::{_recommend, cpu_features};
+    #[pymodule_export]
+    use super::results::{Hits, HitsBatch};
+
+    #[pymodule_export]
+    #[expect(non_upper_case_globals, reason = "Python's name")]
+    const __version__: &str = env!("CARGO_PKG_VERSION");
+    /// `release` or `debug`.
+    #[pymodule_export]
+    const PROFILE: &str = if cfg!(debug_assertions) { "debug" } else { "release" };
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        super::pool::register(module.py())
+    }
+}

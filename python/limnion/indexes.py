@@ -1,0 +1,314 @@
+"""The four flat indexes, and what a search gives back.
+
+| class             | keeps                                    | bytes a dimension | takes                            |
+|-------------------|------------------------------------------|-------------------|----------------------------------|
+| `FlatF32Index`    | the vectors                              | 4                 | exact answers, small collections |
+| `RabitqIndex`     | 1-bit codes                              | 1/8               | the least memory, a first pass   |
+| `RabitqAsymIndex` | 2- to 8-bit codes, originals on request  | 1/4 to 1          | good recall in little memory     |
+| `RabitqPlusIndex` | codes and originals (f32 or f16)         | 4 1/8 or 2 1/8    | exact scores, the highest speed  |
+
+All four scan every row, so that nothing is ever missed for the index's structure, and rows come and go at no cost to
+quality. Codes are RaBitQ codes: their estimates are unbiased and carry a bound, by which a search knows which
+rows it has to look at more closely.
+
+>>> import limnion, numpy as np
+>>> rng = np.random.default_rng(7)
+>>> vectors = rng.standard_normal((1000, 128), dtype=np.float32)
+>>> index = limnion.RabitqPlusIndex.build(vectors, ids=range(1000, 2000))
+>>> hits = index.search(vectors[5], k=3)
+>>> hits[0].id, hits[0].distance
+(1005, 0.0)
+>>> index.search(vectors[5], k=1, where=[1006, 1007])[0].id in {1006, 1007}
+True
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from limnion import _native
+from limnion._native import Hits, HitsBatch, VectorIndex
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from limnion.types import IdsLike, MatrixLike, Metric, Originals, Progress
+
+__all__ = [
+    "FlatF32Index",
+    "Hit",
+    "Hits",
+    "HitsBatch",
+    "RabitqAsymIndex",
+    "RabitqIndex",
+    "RabitqPlusIndex",
+    "Recommendation",
+    "recommend",
+]
+
+Sequence.register(Hits)
+Sequence.register(HitsBatch)
+
+
+class Hit(NamedTuple):
+    """One answer of a search."""
+
+    id: int
+    """The id of the row."""
+
+    score: float
+    """Higher is better: cosine in [-1, 1], the inner product, or 1 / (1 + d) for a Euclidean distance d."""
+
+    distance: float
+    """The metric's own number, lower is nearer: Euclidean distance, negative inner product, or 1 - cosine."""
+
+
+class FlatF32Index(VectorIndex):
+    """Exact search over the vectors themselves: no codes, nothing to tune, 4 bytes a dimension."""
+
+    __slots__ = ()
+
+    @classmethod
+    def build(
+        cls,
+        vectors: MatrixLike,
+        *,
+        ids: IdsLike | None = None,
+        metric: Metric = "l2",
+        seed: int = 42,
+        progress: Progress = False,
+    ) -> Self:
+        """Builds an index of the rows of `vectors`, a C-contiguous float32 array of shape (n, d).
+
+        Args:
+            vectors: The vectors; they are copied.
+            ids: One id for each row; 0, 1, 2 ... without.
+            metric: How near two vectors are.
+            seed: Kept for the likeness of the four classes; exact search has nothing random in it.
+            progress: `True` for a bar, or a callable of (done, total).
+
+        Raises:
+            InvalidTypeError: for another dtype, order or number of axes.
+            InvalidArgumentError: for NaN, infinity, or a zero vector under cosine; the message names the row.
+            DuplicateIdError: for an id that comes twice.
+        """
+        return cls._build(
+            vectors,
+            bits=0,
+            originals="f32",
+            ids=ids,
+            metric=metric,
+            seed=seed,
+            rerank_factor=None,
+            progress=progress,
+        )
+
+
+class RabitqIndex(VectorIndex):
+    """1-bit codes and nothing else: 1/32 of the vectors' memory, approximate scores.
+
+    The estimates are unbiased, and good enough to find candidates for something more exact.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def build(
+        cls,
+        vectors: MatrixLike,
+        *,
+        ids: IdsLike | None = None,
+        metric: Metric = "l2",
+        seed: int = 42,
+        progress: Progress = False,
+    ) -> Self:
+        """Builds an index of the rows of `vectors`, a C-contiguous float32 array of shape (n, d).
+
+        Runs on all cores with the interpreter released; Ctrl-C stops it.
+
+        Args:
+            vectors: The vectors; only their codes are kept.
+            ids: One id for each row; 0, 1, 2 ... without.
+            metric: How near two vectors are.
+            seed: Chooses the random rotation: the same data and seed give the same index, byte for byte.
+            progress: `True` for a bar, or a callable of (done, total).
+
+        Raises:
+            InvalidTypeError: for another dtype, order or number of axes.
+            InvalidArgumentError: for NaN, infinity, or a zero vector under cosine; the message names the row.
+            DuplicateIdError: for an id that comes twice.
+        """
+        return cls._build(
+            vectors,
+            bits=1,
+            originals=None,
+            ids=ids,
+            metric=metric,
+            seed=seed,
+            rerank_factor=None,
+            progress=progress,
+        )
+
+
+class RabitqAsymIndex(VectorIndex):
+    """Codes of 2 to 8 bits a dimension against a query at high precision; the originals only on request."""
+
+    __slots__ = ()
+
+    @classmethod
+    def build(
+        cls,
+        vectors: MatrixLike,
+        *,
+        ids: IdsLike | None = None,
+        metric: Metric = "l2",
+        bits: int = 4,
+        originals: Originals | None = None,
+        rerank_factor: int | None = None,
+        seed: int = 42,
+        progress: Progress = False,
+    ) -> Self:
+        """Builds an index of the rows of `vectors`, a C-contiguous float32 array of shape (n, d).
+
+        Runs on all cores with the interpreter released; Ctrl-C stops it.
+
+        Args:
+            vectors: The vectors; with `originals="f16"` a float16 array is taken too.
+            ids: One id for each row; 0, 1, 2 ... without.
+            metric: How near two vectors are.
+            bits: Bits a dimension of the codes, 2 to 8. Each halves the error.
+            originals: Whether and how to keep the vectors too.
+            rerank_factor: What searches use that name neither this nor `recall`: look closely at exactly
+                `k * rerank_factor` rows. Without it a search refines as far as the bound of the codes asks for.
+            seed: Chooses the random rotation: the same data and seed give the same index, byte for byte.
+            progress: `True` for a bar, or a callable of (done, total).
+
+        Raises:
+            InvalidTypeError: for another dtype, order or number of axes.
+            InvalidArgumentError: for NaN, infinity, or a zero vector under cosine; the message names the row.
+            DuplicateIdError: for an id that comes twice.
+        """
+        return cls._build(
+            vectors,
+            bits=bits,
+            originals=originals,
+            ids=ids,
+            metric=metric,
+            seed=seed,
+            rerank_factor=rerank_factor,
+            progress=progress,
+        )
+
+
+class RabitqPlusIndex(VectorIndex):
+    """Codes to scan and originals to decide: exact scores at the speed of codes.
+
+    With `recall=0.99`, which is the default, a search misses a true neighbour about once in a hundred at worst, and
+    far less in practice; `recall=1.0` is exact.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def build(
+        cls,
+        vectors: MatrixLike,
+        *,
+        ids: IdsLike | None = None,
+        metric: Metric = "l2",
+        bits: int = 1,
+        originals: Originals = "f32",
+        rerank_factor: int | None = None,
+        seed: int = 42,
+        progress: Progress = False,
+    ) -> Self:
+        """Builds an index of the rows of `vectors`, a C-contiguous float32 array of shape (n, d).
+
+        Runs on all cores with the interpreter released; Ctrl-C stops it.
+
+        Args:
+            vectors: The vectors; with `originals="f16"` a float16 array is taken too.
+            ids: One id for each row; 0, 1, 2 ... without.
+            metric: How near two vectors are.
+            bits: Bits a dimension of the codes, 1 to 8. More bits mean fewer looks at the originals.
+            originals: How to keep the vectors.
+            rerank_factor: What searches use that name neither this nor `recall`: look closely at exactly
+                `k * rerank_factor` rows. Without it a search refines as far as the bound of the codes asks for.
+            seed: Chooses the random rotation: the same data and seed give the same index, byte for byte.
+            progress: `True` for a bar, or a callable of (done, total).
+
+        Raises:
+            InvalidTypeError: for another dtype, order or number of axes.
+            InvalidArgumentError: for NaN, infinity, or a zero vector under cosine; the message names the row.
+            DuplicateIdError: for an id that comes twice.
+        """
+        return cls._build(
+            vectors,
+            bits=bits,
+            originals=originals,
+            ids=ids,
+            metric=metric,
+            seed=seed,
+            rerank_factor=rerank_factor,
+            progress=progress,
+        )
+
+
+class Recommendation(NamedTuple):
+    """Which index to take, with which settings, and why."""
+
+    index: type[FlatF32Index | RabitqIndex | RabitqAsymIndex | RabitqPlusIndex]
+    """The class."""
+
+    settings: dict[str, Any]
+    """What to pass to its `build` besides the vectors."""
+
+    bytes: int
+    """The memory that the index will take."""
+
+    recall: float
+    """The share of the true ten nearest to expect, on embeddings of text."""
+
+    reason: str
+    """Why, in a sentence or two."""
+
+
+def recommend(
+    n: int,
+    dim: int,
+    *,
+    recall: float = 0.99,
+    memory: int | None = None,
+) -> Recommendation:
+    """Says which index and which settings suit `n` vectors of `dim` dimensions, and why.
+
+    Args:
+        n: How many vectors there will be.
+        dim: How many dimensions they have.
+        recall: The share of the true nearest neighbours to find, above 0 and at most 1.
+        memory: The bytes that the index may take; no limit without.
+
+    Returns:
+        The fastest that reaches `recall` within `memory`, or the nearest there is, which `reason` then says.
+
+    >>> import limnion, numpy as np
+    >>> advice = limnion.recommend(1_000_000, 384, recall=0.99)
+    >>> advice.index.__name__
+    'RabitqPlusIndex'
+    >>> vectors = np.random.default_rng(1).standard_normal((100, 384), dtype=np.float32)
+    >>> len(advice.index.build(vectors, **advice.settings))
+    100
+    """
+    name, bits, originals, size, reached, reason = _native._recommend(n, dim, recall, memory)  # noqa: SLF001
+    index = _CLASSES[name]
+    settings: dict[str, Any] = {}
+    if index in (RabitqAsymIndex, RabitqPlusIndex):
+        settings = {"bits": bits, "originals": originals}
+    return Recommendation(index, settings, size, reached, reason)
+
+
+_CLASSES: dict[str, type[FlatF32Index | RabitqIndex | RabitqAsymIndex | RabitqPlusIndex]] = {
+    index.__name__: index
+    for index in (FlatF32Index, RabitqIndex, RabitqAsymIndex, RabitqPlusIndex)
+}

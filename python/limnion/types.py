@@ -1,0 +1,40 @@
+"""Names for the types of arguments, for your own annotations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["IdsLike", "MatrixLike", "Metric", "Originals", "Progress", "VectorLike", "WhereLike"]
+
+Metric: TypeAlias = Literal["l2", "ip", "cosine"]
+"""How near two vectors are: Euclidean distance, inner product, or the cosine of their angle."""
+
+Originals: TypeAlias = Literal["f32", "f16"]
+"""How original vectors are kept: as they came, or in half the memory with a relative error up to 0.05 %."""
+
+VectorLike: TypeAlias = NDArray[np.float32] | NDArray[np.float16] | Sequence[float]
+"""One vector of shape (d,): a C-contiguous float32 array, read as it is, or, slower, a list or tuple of numbers.
+
+float16 arrays are taken by an index with `originals="f16"`.
+"""
+
+MatrixLike: TypeAlias = (
+    NDArray[np.float32]
+    | NDArray[np.float16]
+    | Sequence[Sequence[float]]
+    | Sequence[NDArray[np.float32]]
+)
+"""Vectors of shape (n, d), under the rules of `VectorLike`."""
+
+IdsLike: TypeAlias = NDArray[np.integer[Any]] | Sequence[int]
+"""Ids: integers of any width, from 0 to 2**64 - 1."""
+
+WhereLike: TypeAlias = NDArray[np.bool_] | NDArray[np.integer[Any]] | Sequence[int] | Sequence[bool]
+"""The rows that a search may find: their ids, or a mask with one bool a row in the order of the index's ids."""
+
+Progress: TypeAlias = bool | Callable[[int, int], object]
+"""`True` for a bar on stderr, or a callable of (done, total); what it raises ends the work."""

@@ -4,7 +4,7 @@ from typing import Any
 
 import limnion
 
-from .base import Adapter, Ids, K, Knob, Rows
+from .base import Adapter, Answers, Ids, K, Knob, Rows
 
 RECALLS = (0.9, 0.95, 0.99, 0.999)
 FACTORS = 6  # bytes of a row beside its code
@@ -34,8 +34,8 @@ class Library(Adapter):
     def one(self, query: Rows) -> Ids:
         return self.index.search(query, K, **self.knob).ids
 
-    def many(self, queries: Rows) -> list[Ids]:
-        return [hits.ids for hits in self.index.search_batch(queries, K, **self.knob)]
+    def many(self, queries: Rows) -> Answers:
+        return self.index.search_batch(queries, K, **self.knob).ids
 
     def bytes_per_row(self) -> float:
         if self.exact():

@@ -62,7 +62,7 @@ bench: $(DONE)/python ## measure the kernels: make bench ARGS="-- scan"
 	cargo bench $(CARGO_TEST) $(ARGS)
 
 compare: $(DONE)/built ## measure limnion beside its peers, and write the table of the README
-	$(PY) benches/compare/run.py $(ARGS)
+	$(PY) benches/compare/run.py $(or $(ARGS),--into README.md benches/RESULTS.md)
 
 wheel: $(DONE)/build ## build the wheel into dist/, and try it where there is no compiler
 	rm -rf dist

@@ -6,6 +6,7 @@ mod args;
 mod build;
 mod classes;
 mod coroutine;
+mod embedder;
 mod errors;
 mod files;
 mod gate;
@@ -21,6 +22,8 @@ mod _native {
 
     #[pymodule_export]
     use super::coroutine::Coroutine;
+    #[pymodule_export]
+    use super::embedder::Embedder;
     #[pymodule_export]
     use super::errors::error_kinds;
     #[pymodule_export]

@@ -90,7 +90,7 @@ def measure(entry: Entry, data: Path, asked: argparse.Namespace) -> dict[str, An
 
 
 def scratch() -> Path:
-    """Return a folder for indexes on the disk of the data, since temporary ones may lie in memory."""
+    """Return a folder for indexes on the disk of the data: temporary ones may lie in memory."""
     path = home() / "work"
     path.mkdir(parents=True, exist_ok=True)
     return path

@@ -1,10 +1,11 @@
-"""limnion keeps what an AI program knows, and searches it in microseconds: no server, no key, no download.
+"""What an AI program knows, kept and searched in microseconds: no server, no key, no download.
 
 What there is so far:
 
-- indexes of vectors: `RabitqPlusIndex` for most uses, `RabitqAsymIndex`, `RabitqIndex`, `FlatF32Index`; `recommend`
-  chooses among them. All fit `AnyIndex`.
-- `Hits`, a sequence of `Hit(id, score, distance)`: what a search gives back; `HitsBatch` is a sequence of those.
+- indexes of vectors: `RabitqPlusIndex` for most uses, `RabitqAsymIndex`, `RabitqIndex`,
+  `FlatF32Index`; `recommend` chooses among them. All fit `AnyIndex`.
+- `Hits`, a sequence of `Hit(id, score, distance)`: what a search gives back; `HitsBatch` is a
+  sequence of those.
 - `Embedder`: text to vectors, with a model that comes along.
 - `LimnionError` and below it, in `limnion.errors`, everything that limnion raises.
 
@@ -44,7 +45,7 @@ from limnion.protocols import AnyIndex
 
 if TYPE_CHECKING:
     from limnion.embed import Embedder
-    from limnion.errors import VectorIndexError as IndexError  # noqa: A004
+    from limnion.errors import VectorIndexError as IndexError  # noqa: A004, F401 - not in __all__
 
 __all__ = [
     "AnyIndex",
@@ -82,4 +83,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted({*globals(), *__all__})

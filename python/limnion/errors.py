@@ -3,7 +3,7 @@
 ```text
 LimnionError
 ├── InvalidArgumentError          (ValueError)     a value that cannot be used
-├── InvalidTypeError              (TypeError)      a type, dtype or memory layout that cannot be used
+├── InvalidTypeError              (TypeError)      a type, dtype or layout that cannot be used
 ├── VectorIndexError
 │   ├── DimensionMismatch         (ValueError)     a vector of another length than the index's
 │   ├── EmptyIndex                (LookupError)    a search on an index without rows
@@ -19,8 +19,8 @@ LimnionError
 └── InternalError                 (RuntimeError)   a defect of limnion: please report it
 ```
 
-Each class is also the builtin that you would catch. `kind` is a stable name for programs, and `suggestion` says what
-to do, where that is known.
+Each class is also the builtin that you would catch. `kind` is a stable name for programs, and
+`suggestion` says what to do, where that is known.
 
 >>> import limnion, numpy as np
 >>> index = limnion.FlatF32Index.build(np.eye(3, dtype=np.float32))
@@ -149,7 +149,7 @@ class IndexFileNotFoundError(PersistError, FileNotFoundError):
 
     def __init__(self, message: str = "", suggestion: str | None = None) -> None:
         super().__init__(message, suggestion)
-        self.errno = errno.ENOENT
+        self.errno: int | None = errno.ENOENT
 
 
 class CorruptFileError(PersistError, ValueError):

@@ -1,15 +1,15 @@
 """The four flat indexes, and what a search gives back.
 
-| class             | keeps                                    | bytes a dimension | takes                            |
-|-------------------|------------------------------------------|-------------------|----------------------------------|
-| `FlatF32Index`    | the vectors                              | 4                 | exact answers, small collections |
-| `RabitqIndex`     | 1-bit codes                              | 1/8               | the least memory, a first pass   |
-| `RabitqAsymIndex` | 2- to 8-bit codes, originals on request  | 1/4 to 1          | good recall in little memory     |
-| `RabitqPlusIndex` | codes and originals (f32 or f16)         | 4 1/8 or 2 1/8    | exact scores, the highest speed  |
+| class             | keeps                            | bytes/dim      | for                     |
+|-------------------|----------------------------------|----------------|-------------------------|
+| `FlatF32Index`    | the vectors                      | 4              | few vectors, no codes   |
+| `RabitqIndex`     | 1-bit codes                      | 1/8            | the least memory        |
+| `RabitqAsymIndex` | 2- to 8-bit codes                | 1/4 to 1       | recall in little memory |
+| `RabitqPlusIndex` | codes and originals (f32 or f16) | 4 1/8 or 2 1/8 | speed and exact scores  |
 
-All four scan every row, so that nothing is ever missed for the index's structure, and rows come and go at no cost to
-quality. Codes are RaBitQ codes: their estimates are unbiased and carry a bound, by which a search knows which
-rows it has to look at more closely.
+All four scan every row, so that nothing is ever missed for the index's structure, and rows come and
+go at no cost to quality. Codes are RaBitQ codes: their estimates are unbiased and carry a bound, by
+which a search knows which rows it has to look at more closely.
 
 >>> import limnion, numpy as np
 >>> rng = np.random.default_rng(7)
@@ -24,7 +24,6 @@ True
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from limnion import _native
@@ -47,9 +46,6 @@ __all__ = [
     "recommend",
 ]
 
-Sequence.register(Hits)
-Sequence.register(HitsBatch)
-
 
 class Hit(NamedTuple):
     """One answer of a search."""
@@ -58,10 +54,10 @@ class Hit(NamedTuple):
     """The id of the row."""
 
     score: float
-    """Higher is better: cosine in [-1, 1], the inner product, or 1 / (1 + d) for a Euclidean distance d."""
+    """Higher is better: cosine in [-1, 1], inner product, or 1 / (1 + d) for a distance of d."""
 
     distance: float
-    """The metric's own number, lower is nearer: Euclidean distance, negative inner product, or 1 - cosine."""
+    """Lower is nearer: Euclidean distance, negative inner product, or 1 - cosine."""
 
 
 class FlatF32Index(VectorIndex):
@@ -90,7 +86,7 @@ class FlatF32Index(VectorIndex):
 
         Raises:
             InvalidTypeError: for another dtype, order or number of axes.
-            InvalidArgumentError: for NaN, infinity, or a zero vector under cosine; the message names the row.
+            InvalidArgumentError: for NaN, infinity, or a zero vector under cosine, naming the row.
             DuplicateIdError: for an id that comes twice.
         """
         return cls._build(
@@ -131,12 +127,12 @@ class RabitqIndex(VectorIndex):
             vectors: The vectors; only their codes are kept.
             ids: One id for each row; 0, 1, 2 ... without.
             metric: How near two vectors are.
-            seed: Chooses the random rotation: the same data and seed give the same index, byte for byte.
+            seed: Chooses the random rotation. The same data and seed give the same bytes.
             progress: `True` for a bar, or a callable of (done, total).
 
         Raises:
             InvalidTypeError: for another dtype, order or number of axes.
-            InvalidArgumentError: for NaN, infinity, or a zero vector under cosine; the message names the row.
+            InvalidArgumentError: for NaN, infinity, or a zero vector under cosine, naming the row.
             DuplicateIdError: for an id that comes twice.
         """
         return cls._build(
@@ -152,7 +148,10 @@ class RabitqIndex(VectorIndex):
 
 
 class RabitqAsymIndex(VectorIndex):
-    """Codes of 2 to 8 bits a dimension against a query at high precision; the originals only on request."""
+    """Codes of 2 to 8 bits a dimension, against a query at high precision.
+
+    The originals are kept on request only.
+    """
 
     __slots__ = ()
 
@@ -179,14 +178,15 @@ class RabitqAsymIndex(VectorIndex):
             metric: How near two vectors are.
             bits: Bits a dimension of the codes, 2 to 8. Each halves the error.
             originals: Whether and how to keep the vectors too.
-            rerank_factor: What searches use that name neither this nor `recall`: look closely at exactly
-                `k * rerank_factor` rows. Without it a search refines as far as the bound of the codes asks for.
-            seed: Chooses the random rotation: the same data and seed give the same index, byte for byte.
+            rerank_factor: What searches use that name neither this nor `recall`: look closely at
+                exactly `k * rerank_factor` rows. Without it a search refines as far as the bound of
+                the codes asks for.
+            seed: Chooses the random rotation. The same data and seed give the same bytes.
             progress: `True` for a bar, or a callable of (done, total).
 
         Raises:
             InvalidTypeError: for another dtype, order or number of axes.
-            InvalidArgumentError: for NaN, infinity, or a zero vector under cosine; the message names the row.
+            InvalidArgumentError: for NaN, infinity, or a zero vector under cosine, naming the row.
             DuplicateIdError: for an id that comes twice.
         """
         return cls._build(
@@ -204,8 +204,8 @@ class RabitqAsymIndex(VectorIndex):
 class RabitqPlusIndex(VectorIndex):
     """Codes to scan and originals to decide: exact scores at the speed of codes.
 
-    With `recall=0.99`, which is the default, a search misses a true neighbour about once in a hundred at worst, and
-    far less in practice; `recall=1.0` is exact.
+    With `recall=0.99`, which is the default, a search misses a true neighbour about once in a
+    hundred at worst, and far less in practice; `recall=1.0` is exact.
     """
 
     __slots__ = ()
@@ -231,16 +231,17 @@ class RabitqPlusIndex(VectorIndex):
             vectors: The vectors; with `originals="f16"` a float16 array is taken too.
             ids: One id for each row; 0, 1, 2 ... without.
             metric: How near two vectors are.
-            bits: Bits a dimension of the codes, 1 to 8. More bits mean fewer looks at the originals.
+            bits: Bits a dimension of the codes, 1 to 8. More mean fewer looks at the originals.
             originals: How to keep the vectors.
-            rerank_factor: What searches use that name neither this nor `recall`: look closely at exactly
-                `k * rerank_factor` rows. Without it a search refines as far as the bound of the codes asks for.
-            seed: Chooses the random rotation: the same data and seed give the same index, byte for byte.
+            rerank_factor: What searches use that name neither this nor `recall`: look closely at
+                exactly `k * rerank_factor` rows. Without it a search refines as far as the bound of
+                the codes asks for.
+            seed: Chooses the random rotation. The same data and seed give the same bytes.
             progress: `True` for a bar, or a callable of (done, total).
 
         Raises:
             InvalidTypeError: for another dtype, order or number of axes.
-            InvalidArgumentError: for NaN, infinity, or a zero vector under cosine; the message names the row.
+            InvalidArgumentError: for NaN, infinity, or a zero vector under cosine, naming the row.
             DuplicateIdError: for an id that comes twice.
         """
         return cls._build(
@@ -258,11 +259,11 @@ class RabitqPlusIndex(VectorIndex):
 class Recommendation(NamedTuple):
     """Which index to take, with which settings, and why."""
 
-    index: type[FlatF32Index | RabitqIndex | RabitqAsymIndex | RabitqPlusIndex]
-    """The class."""
+    index_class: type[FlatF32Index | RabitqIndex | RabitqAsymIndex | RabitqPlusIndex]
+    """The class to build with."""
 
     settings: dict[str, Any]
-    """What to pass to its `build` besides the vectors."""
+    """What its `build` takes besides the vectors."""
 
     bytes: int
     """The memory that the index will take."""
@@ -290,25 +291,19 @@ def recommend(
         memory: The bytes that the index may take; no limit without.
 
     Returns:
-        The fastest that reaches `recall` within `memory`, or the nearest there is, which `reason` then says.
+        The fastest that reaches `recall` within `memory`, or the nearest there is, which `reason`
+        then says.
 
     >>> import limnion, numpy as np
     >>> advice = limnion.recommend(1_000_000, 384, recall=0.99)
-    >>> advice.index.__name__
+    >>> advice.index_class.__name__
     'RabitqPlusIndex'
     >>> vectors = np.random.default_rng(1).standard_normal((100, 384), dtype=np.float32)
-    >>> len(advice.index.build(vectors, **advice.settings))
+    >>> len(advice.index_class.build(vectors, **advice.settings))
     100
     """
-    name, bits, originals, size, reached, reason = _native._recommend(n, dim, recall, memory)  # noqa: SLF001
-    index = _CLASSES[name]
-    settings: dict[str, Any] = {}
-    if index in (RabitqAsymIndex, RabitqPlusIndex):
-        settings = {"bits": bits, "originals": originals}
-    return Recommendation(index, settings, size, reached, reason)
-
-
-_CLASSES: dict[str, type[FlatF32Index | RabitqIndex | RabitqAsymIndex | RabitqPlusIndex]] = {
-    index.__name__: index
-    for index in (FlatF32Index, RabitqIndex, RabitqAsymIndex, RabitqPlusIndex)
-}
+    advice = _native._recommend(n, dim, recall, memory)  # noqa: SLF001 - ours
+    name, bits, originals, size, reached, reason = advice
+    adjustable = name in {"RabitqAsymIndex", "RabitqPlusIndex"}
+    settings = {"bits": bits, "originals": originals} if adjustable else {}
+    return Recommendation(globals()[name], settings, size, reached, reason)

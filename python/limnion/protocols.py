@@ -24,7 +24,10 @@ __all__ = ["AnyIndex"]
 
 @runtime_checkable
 class AnyIndex(Protocol):
-    """What every index can do, whatever it keeps. See `limnion.RabitqPlusIndex` for what the methods mean."""
+    """What every index can do, whatever it keeps.
+
+    The methods mean what they mean for `limnion.RabitqPlusIndex`.
+    """
 
     @property
     def dim(self) -> int:

@@ -14,12 +14,13 @@ Metric: TypeAlias = Literal["l2", "ip", "cosine"]
 """How near two vectors are: Euclidean distance, inner product, or the cosine of their angle."""
 
 Originals: TypeAlias = Literal["f32", "f16"]
-"""How original vectors are kept: as they came, or in half the memory with a relative error up to 0.05 %."""
+"""How original vectors are kept: as they came, or in half the memory, rounded by up to 0.05 %."""
 
 VectorLike: TypeAlias = NDArray[np.float32] | NDArray[np.float16] | Sequence[float]
-"""One vector of shape (d,): a C-contiguous float32 array, read as it is, or, slower, a list or tuple of numbers.
+"""One vector of shape (d,): a C-contiguous float32 array, or a list or tuple of numbers.
 
-float16 arrays are taken by an index with `originals="f16"`.
+Arrays are read as they are, lists and tuples are converted, which is slower. float16 arrays are
+taken by an index with `originals="f16"`.
 """
 
 MatrixLike: TypeAlias = (
@@ -34,7 +35,7 @@ IdsLike: TypeAlias = NDArray[np.integer[Any]] | Sequence[int]
 """Ids: integers of any width, from 0 to 2**64 - 1."""
 
 WhereLike: TypeAlias = NDArray[np.bool_] | NDArray[np.integer[Any]] | Sequence[int] | Sequence[bool]
-"""The rows that a search may find: their ids, or a mask with one bool a row in the order of the index's ids."""
+"""The rows that a search may find: their ids, or one bool a row in the order of `index.ids`."""
 
 Progress: TypeAlias = bool | Callable[[int, int], object]
 """`True` for a bar on stderr, or a callable of (done, total); what it raises ends the work."""

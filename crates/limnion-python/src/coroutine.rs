@@ -95,6 +95,7 @@ impl Coroutine {
         self.forward(py, "__next__", &PyTuple::empty(py))
     }
 
+    #[pyo3(signature = (value, /))]
     fn send<'py>(&self, py: Python<'py>, value: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         self.forward(py, "send", &PyTuple::new(py, [value])?)
     }

@@ -42,6 +42,7 @@ mod _native {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        super::results::register(module.py())?;
         super::pool::register(module.py())
     }
 }

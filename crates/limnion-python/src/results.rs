@@ -7,7 +7,7 @@ use numpy::{PyArray1, PyArray2, PyArrayMethods};
 use pyo3::exceptions::{PyIndexError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyList, PySlice, PyTuple};
+use pyo3::types::{PyList, PySlice, PyTuple, PyType};
 
 use crate::errors::OrRaise;
 
@@ -21,6 +21,14 @@ pub(crate) struct HitsBatch {
     hits: Box<[Hit]>,
     queries: usize,
     width: usize,
+}
+
+/// Has `isinstance(hits, Sequence)` say what is so.
+pub(crate) fn register(py: Python<'_>) -> PyResult<()> {
+    let sequence = py.import("collections.abc")?.getattr("Sequence")?;
+    sequence.call_method1("register", (py.get_type::<Hits>(),))?;
+    sequence.call_method1("register", (py.get_type::<HitsBatch>(),))?;
+    Ok(())
 }
 
 /// Calls `limnion.indexes.Hit` without its constructor's Python code.
@@ -155,8 +163,8 @@ impl Hits {
         Ok((slf.get_type().getattr("_from_columns")?, columns))
     }
 
-    #[staticmethod]
-    fn _from_columns(ids: Vec<u64>, scores: Vec<f32>, distances: Vec<f32>) -> Self {
+    #[classmethod]
+    fn _from_columns(_: &Bound<'_, PyType>, ids: Vec<u64>, scores: Vec<f32>, distances: Vec<f32>) -> Self {
         let rows = ids.into_iter().zip(scores).zip(distances);
         Self(rows.map(|((id, score), distance)| Hit { id, score, distance }).collect())
     }
@@ -263,8 +271,8 @@ impl HitsBatch {
         Ok((slf.get_type().getattr("_from_list")?, (slf.get().to_list(slf.py())?,).into_pyobject(slf.py())?))
     }
 
-    #[staticmethod]
-    fn _from_list(py: Python<'_>, batch: Vec<Bound<'_, Hits>>) -> PyResult<Self> {
-        Self::new(batch.iter().map(|hits| hits.get().0.to_vec()).collect()).or_raise(py)
+    #[classmethod]
+    fn _from_list(class: &Bound<'_, PyType>, batch: Vec<Bound<'_, Hits>>) -> PyResult<Self> {
+        Self::new(batch.iter().map(|hits| hits.get().0.to_vec()).collect()).or_raise(class.py())
     }
 }

@@ -1,0 +1,373 @@
+import os
+from collections.abc import Coroutine as _Coroutine
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, ClassVar, Self, SupportsIndex, final, overload
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+from typing_extensions import disjoint_base
+
+from limnion.indexes import Hit
+from limnion.types import (
+    IdsLike,
+    MatrixLike,
+    Metric,
+    Originals,
+    Progress,
+    VectorLike,
+    WhereLike,
+)
+
+__all__ = [
+    "PROFILE",
+    "Coroutine",
+    "Embedder",
+    "Hits",
+    "HitsBatch",
+    "VectorIndex",
+    "__version__",
+    "_recommend",
+    "cpu_features",
+    "error_kinds",
+]
+
+__version__: str
+PROFILE: str
+"""`release` or `debug`."""
+
+def cpu_features() -> dict[str, bool | str]:
+    """What the CPU has, by name, and under `level` the name of the level that the kernels use.
+
+    The level is the best one, unless the environment variable `LIMNION_SIMD` names a lower one; the
+    entry of that name then says whether its wish could be met.
+    """
+
+def error_kinds() -> list[str]:
+    """The kinds of error that this module can raise.
+
+    `limnion.errors.KINDS` has a class for each.
+    """
+
+def _recommend(
+    n: int,
+    dim: int,
+    recall: float,
+    memory: int | None,
+) -> tuple[str, int, str | None, int, float, str]: ...
+
+@final
+class Coroutine(_Coroutine[Any, Any, Any]):
+    """What the `_async` methods return: to be awaited once, made a task, or run."""
+
+    def __await__(self) -> Iterator[Any]: ...  # type: ignore[override]
+    def __next__(self) -> Any: ...
+    def send(self, value: Any, /) -> Any: ...
+    def throw(self, *exception: Any) -> Any: ...
+    def close(self) -> None: ...
+
+@final
+class Embedder:
+    """Text to vectors of unit length, with a model that comes along: no download, no network.
+
+    `Embedder.builtin()` gives one. The same text has the same vector on every machine, alone or in
+    a batch. The first 512 tokens of a text count; a text without a known word has the zero vector.
+    """
+
+    @staticmethod
+    def builtin() -> Embedder:
+        """The embedder that is part of limnion: 256 dimensions. The same object at every call.
+
+        Raises `EmbedError` where the installation is damaged.
+        """
+
+    @property
+    def dim(self) -> int:
+        """How many dimensions a vector has."""
+
+    def embed(self, text: str) -> NDArray[np.float32]:
+        """The vector of one text: a new array of shape (dim,). Some microseconds."""
+
+    def embed_async(self, text: str) -> _Coroutine[Any, Any, NDArray[np.float32]]:
+        """`embed`, to be awaited. A short text is answered without a hop to another thread."""
+
+    def embed_batch(
+        self,
+        texts: Iterable[str],
+        *,
+        progress: Progress = False,
+    ) -> NDArray[np.float32]:
+        """The vectors of many texts: a new array of shape (n, dim).
+
+        Runs on all cores with the interpreter released; Ctrl-C stops it.
+        """
+
+    def embed_batch_async(self, texts: Iterable[str]) -> _Coroutine[Any, Any, NDArray[np.float32]]:
+        """`embed_batch`, to be awaited. A cancelled await stops the work."""
+
+    def __reduce__(self) -> tuple[Any, ...]: ...
+
+@final
+class Hits(Sequence[Hit]):
+    """The hits of one search, best first. Made by searches."""
+
+    @property
+    def ids(self) -> NDArray[np.uint64]:
+        """The ids, best first: a new array of shape (k,)."""
+
+    @property
+    def scores(self) -> NDArray[np.float32]:
+        """The scores, highest first: a new array of shape (k,)."""
+
+    @property
+    def distances(self) -> NDArray[np.float32]:
+        """The metric's own numbers, lowest first: a new array of shape (k,)."""
+
+    def to_list(self) -> list[Hit]:
+        """The hits as a list."""
+
+    @overload
+    def __getitem__(self, index: SupportsIndex, /) -> Hit: ...
+    @overload
+    def __getitem__(self, index: slice, /) -> Hits: ...
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Hit]: ...
+    def __reversed__(self) -> Iterator[Hit]: ...
+    def __contains__(self, value: object, /) -> bool: ...
+    def count(self, value: object) -> int:
+        """How often `value` comes."""
+
+    def index(self, value: object, start: int = 0, stop: int = ...) -> int:
+        """Where `value` comes first; `ValueError` where it does not."""
+
+    def __eq__(self, other: object, /) -> bool: ...
+    def __ne__(self, other: object, /) -> bool: ...
+    __hash__: ClassVar[None]  # type: ignore[assignment]
+    def __reduce__(self) -> tuple[Any, ...]: ...
+    def _repr_html_(self) -> str: ...
+    @classmethod
+    def _from_columns(
+        cls,
+        ids: Sequence[int],
+        scores: Sequence[float],
+        distances: Sequence[float],
+    ) -> Self: ...
+
+@final
+class HitsBatch(Sequence[Hits]):
+    """The hits of several searches: one `Hits` for each query. Made by searches."""
+
+    @property
+    def ids(self) -> NDArray[np.uint64]:
+        """The ids: a new array of shape (m, k), a row for each query, best first."""
+
+    @property
+    def scores(self) -> NDArray[np.float32]:
+        """The scores: a new array of shape (m, k)."""
+
+    @property
+    def distances(self) -> NDArray[np.float32]:
+        """The metric's own numbers: a new array of shape (m, k)."""
+
+    def to_list(self) -> list[Hits]:
+        """The hits of each query, as a list."""
+
+    @overload
+    def __getitem__(self, index: SupportsIndex, /) -> Hits: ...
+    @overload
+    def __getitem__(self, index: slice, /) -> HitsBatch: ...
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Hits]: ...
+    def __reversed__(self) -> Iterator[Hits]: ...
+    def __contains__(self, value: object, /) -> bool: ...
+    def count(self, value: object) -> int:
+        """How often `value` comes."""
+
+    def index(self, value: object, start: int = 0, stop: int = ...) -> int:
+        """Where `value` comes first; `ValueError` where it does not."""
+
+    def __eq__(self, other: object, /) -> bool: ...
+    def __ne__(self, other: object, /) -> bool: ...
+    __hash__: ClassVar[None]  # type: ignore[assignment]
+    def __reduce__(self) -> tuple[Any, ...]: ...
+    @classmethod
+    def _from_list(cls, batch: Sequence[Hits]) -> Self: ...
+
+@disjoint_base
+class VectorIndex:
+    """What the four classes of index have in common; `limnion.indexes` has the classes to use.
+
+    An index may be used from several threads: searches run side by side, changes one at a time,
+    first come first served. All work happens with the interpreter released; what takes longer can
+    be ended by Ctrl-C.
+    """
+
+    def __new__(cls, *made: Any, **_options: Any) -> Self: ...
+    @classmethod
+    def _build(
+        cls,
+        vectors: MatrixLike,
+        *,
+        bits: int,
+        originals: Originals | None,
+        ids: IdsLike | None,
+        metric: Metric,
+        seed: int,
+        rerank_factor: int | None,
+        progress: Progress,
+    ) -> Self: ...
+    def add(self, id: int, vector: VectorLike) -> None:
+        """Appends one vector under a new id. The vector is copied.
+
+        Raises `DuplicateIdError`, `DimensionMismatch`, and what `build` raises for a vector that it
+        cannot use.
+        """
+
+    def add_batch(
+        self,
+        vectors: MatrixLike,
+        *,
+        ids: IdsLike | None = None,
+        progress: Progress = False,
+    ) -> None:
+        """Appends the rows of `vectors`, parallel: all of them, or none where something is wrong.
+
+        `ids` has one new id for each row; without it, rows are numbered on from the largest id.
+        """
+
+    def remove(self, ids: int | IdsLike) -> None:
+        """Removes the row with an id, or the rows with several.
+
+        All of them, or none where one is missing (`IdNotFoundError`). The last
+        rows take the free places; memory is given back once half of it is unused.
+        """
+
+    def update(self, id: int, vector: VectorLike) -> None:
+        """Replaces the vector of a row that is there. Raises `IdNotFoundError` where it is not."""
+
+    def update_batch(self, ids: IdsLike, vectors: MatrixLike) -> None:
+        """Replaces the vectors of rows that are there: all, or none where something is wrong."""
+
+    def search(
+        self,
+        query: VectorLike,
+        k: int = 10,
+        *,
+        recall: float | None = None,
+        rerank_factor: int | None = None,
+        where: WhereLike | None = None,
+    ) -> Hits:
+        """The `k` rows nearest to `query`, best first. Fewer come back only where fewer rows match.
+
+        Args:
+            query: A float32 array of shape (d,).
+            k: How many hits, at least 1.
+            recall: How sure to be of each true neighbour, above 0 and at most 1. Without it 0.99;
+                1.0 is exact.
+            rerank_factor: Look closely at exactly `k * rerank_factor` rows instead.
+            where: The rows that may be found, as an array of ids, or as a mask with one bool a row
+                in the order of `ids`. It is applied inside the scan: no match is missed, and blocks
+                of rows without one are skipped.
+
+        Raises `EmptyIndex`, `DimensionMismatch`, `InvalidArgumentError`, `InvalidTypeError`.
+        """
+
+    def search_async(
+        self,
+        query: VectorLike,
+        k: int = 10,
+        *,
+        recall: float | None = None,
+        rerank_factor: int | None = None,
+        where: WhereLike | None = None,
+    ) -> _Coroutine[Any, Any, Hits]:
+        """`search`, to be awaited: on asyncio, uvloop, and whatever has their interface.
+
+        The query is copied at once; the search begins with the first await. A small index answers
+        without a hop to another thread.
+        """
+
+    def search_batch(
+        self,
+        queries: MatrixLike,
+        k: int = 10,
+        *,
+        recall: float | None = None,
+        rerank_factor: int | None = None,
+        where: WhereLike | None = None,
+        progress: Progress = False,
+    ) -> HitsBatch:
+        """`search` for each row of `queries`, a float32 array of shape (m, d).
+
+        Runs on all cores, with several queries a pass over the codes, and finds what single
+        searches find. Ctrl-C stops it.
+        """
+
+    def search_batch_async(
+        self,
+        queries: MatrixLike,
+        k: int = 10,
+        *,
+        recall: float | None = None,
+        rerank_factor: int | None = None,
+        where: WhereLike | None = None,
+    ) -> _Coroutine[Any, Any, HitsBatch]:
+        """`search_batch`, to be awaited. A cancelled await stops the work."""
+
+    @property
+    def dim(self) -> int:
+        """How many dimensions a vector has."""
+
+    @property
+    def metric(self) -> Metric:
+        """How near two vectors are."""
+
+    @property
+    def bits(self) -> int:
+        """Bits a dimension of the codes; 0 where there are none."""
+
+    @property
+    def originals(self) -> Originals | None:
+        """How the original vectors are kept."""
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes on the heap, spare room included. What lies in a mapped file does not count."""
+
+    @property
+    def ids(self) -> NDArray[np.uint64]:
+        """The ids in the order of the rows: a new array of shape (n,)."""
+
+    def __len__(self) -> int: ...
+    def __contains__(self, id: object, /) -> bool: ...
+    def __getitem__(self, id: int, /) -> NDArray[np.float32]: ...
+    def __iter__(self) -> Iterator[tuple[int, NDArray[np.float32]]]: ...
+    def __array__(
+        self,
+        dtype: DTypeLike | None = None,
+        copy: bool | None = None,
+    ) -> NDArray[Any]: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __ne__(self, other: object, /) -> bool: ...
+    __hash__: ClassVar[None]  # type: ignore[assignment]
+    def __reduce__(self) -> tuple[Any, ...]: ...
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the index to a file; a file of that name is replaced, all at once.
+
+        The same index gives the same bytes. Raises `PersistError`.
+        """
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], mmap: bool = False) -> Self:
+        """Reads an index from a file that `save` wrote, or from an `.rbpx` file of ruvector.
+
+        The whole file is read and verified. With `mmap=True` it is mapped instead: opening takes
+        milliseconds whatever the size, parts are verified when first used, and rows that are never
+        looked at never take memory. For files that nobody shortens meanwhile: that would end the
+        process.
+
+        Raises `IndexFileNotFoundError`, `CorruptFileError`, `NewerFileError`; `PersistError` where
+        the file holds an index of another class.
+        """
+
+    @classmethod
+    def _from_bytes(cls, bytes: NDArray[np.uint8]) -> Self: ...

@@ -25,11 +25,15 @@ pub(crate) struct Codes {
 impl Codes {
     pub(crate) fn new(quantizer: Quantizer, shape: BlockShape, capacity: usize) -> Self {
         let lines = capacity.div_ceil(ROWS) * shape.block_bytes() / size_of::<Line>();
-        let blocks: Vec<Line> = Vec::with_capacity(lines);
-        limnion_simd::huge_pages(&blocks);
-        let extra = Vec::with_capacity(capacity * quantizer.extra_bytes());
-        let squares = (f32::MAX, 0.0);
-        Self { quantizer, shape, len: 0, blocks: Storage::new(blocks), extra: Storage::new(extra), squares }
+        let extra = capacity * quantizer.extra_bytes();
+        Self {
+            quantizer,
+            shape,
+            len: 0,
+            blocks: Storage::with_capacity(lines),
+            extra: Storage::with_capacity(extra),
+            squares: (f32::MAX, 0.0),
+        }
     }
 
     /// Codes read from a file. Lengths have been checked.
@@ -50,10 +54,6 @@ impl Codes {
 
     pub(crate) fn shape(&self) -> &BlockShape {
         &self.shape
-    }
-
-    pub(crate) fn blocks(&self) -> &Storage<Line> {
-        &self.blocks
     }
 
     pub(crate) fn extra(&self) -> &Storage<u8> {

@@ -370,9 +370,10 @@ impl<'a> Reader<'a> {
             return Storage::mapped(self.source, entry.start..entry.end, entry.crc)
                 .ok_or_else(|| corrupt(&format!("its section {} is not aligned", name.escape_ascii())));
         }
-        let mut values = vec![T::zeroed(); rows * columns];
-        bytemuck::cast_slice_mut::<T, u8>(&mut values).copy_from_slice(self.slice(entry));
-        Ok(Storage::new(values))
+        let mut values = Storage::with_capacity(rows * columns);
+        values.to_mut().resize(rows * columns, T::zeroed());
+        bytemuck::cast_slice_mut::<T, u8>(values.to_mut()).copy_from_slice(self.slice(entry));
+        Ok(values)
     }
 
     fn codes(&self, meta: &Meta) -> Result<Codes> {

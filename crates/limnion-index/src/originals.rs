@@ -32,10 +32,6 @@ impl<T: Pod> Matrix<T> {
         self.dim
     }
 
-    pub(crate) fn storage(&self) -> &Storage<T> {
-        &self.values
-    }
-
     pub(crate) fn row(&self, row: u32) -> &[T] {
         let start = row as usize * self.dim;
         self.values.get(start..start + self.dim).unwrap_or_default()
@@ -70,8 +66,8 @@ pub enum Originals {
 impl Originals {
     pub(crate) fn with_capacity(precision: Precision, dim: usize, rows: usize) -> Self {
         match precision {
-            Precision::F32 => Self::F32(Matrix::new(Storage::new(Vec::with_capacity(rows * dim)), dim)),
-            Precision::F16 => Self::F16(Matrix::new(Storage::new(Vec::with_capacity(rows * dim)), dim)),
+            Precision::F32 => Self::F32(Matrix::new(Storage::with_capacity(rows * dim), dim)),
+            Precision::F16 => Self::F16(Matrix::new(Storage::with_capacity(rows * dim), dim)),
         }
     }
 

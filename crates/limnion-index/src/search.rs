@@ -167,7 +167,6 @@ struct Coded<'a> {
     pending: Vec<Survivor>,
     /// The worst estimate that [`Plan::Budget`] still takes.
     budget_limit: f32,
-    signs: Vec<u8>,
 }
 
 impl<'a> Search<'a> {
@@ -179,14 +178,16 @@ impl<'a> Search<'a> {
         Self { index, plan, top: Top::new(k), exact: Exact::new(index, query), coded }
     }
 
-    /// The worst key that is still of use, as a threshold for estimates.
+    /// The query's part of the next pass over the codes.
     fn probe(&mut self) -> Option<Probe<'_>> {
         let coded = self.coded.as_mut()?;
-        let limit = coded.limit(&self.top);
         let (threshold, g_error) = match self.plan {
-            Plan::Bounded(sureness) => (limit, sureness * coded.query.reach(limit, coded.lengths)),
+            Plan::Bounded(sureness) => {
+                let bound = coded.bound(&self.top, Some(sureness));
+                (bound.limit, bound.reach)
+            }
             Plan::Budget(_) => (coded.budget_limit, 0.0),
-            Plan::Estimate | Plan::Exact => (limit, 0.0),
+            Plan::Estimate | Plan::Exact => (coded.limit(&self.top), 0.0),
         };
         let Coded { query, survivors, .. } = coded;
         let bound =
@@ -200,27 +201,38 @@ impl<'a> Search<'a> {
         if !end && !coded.survivors.is_full() {
             return;
         }
+        let survivors = coded.survivors.as_slice();
         match *plan {
             Plan::Estimate | Plan::Exact => {
-                for survivor in coded.survivors.as_slice() {
+                for survivor in survivors {
                     top.offer(survivor.estimate / coded.unit, || index.ids.id(survivor.row));
                 }
             }
             Plan::Bounded(sureness) => {
-                coded.pending.clear();
-                coded.pending.extend_from_slice(coded.survivors.as_slice());
-                if let Some(last) = coded.best(top.k()) {
-                    coded.pending.select_nth_unstable_by(last, most_promising);
+                let refine = Refine { index, exact: exact.as_ref(), sureness: Some(sureness) };
+                let mut pending = std::mem::take(&mut coded.pending);
+                pending.extend_from_slice(survivors);
+                if pending.len() > 2 * top.k() {
+                    pending.select_nth_unstable_by(top.k() - 1, most_promising);
+                    let rest = pending.split_off(top.k());
+                    refine.rows(&pending, coded, top);
+                    pending = rest;
                 }
-                coded.refine(top, exact.as_ref(), index, Some(sureness));
+                // Only now that the limit has fallen is it worth asking memory for the others.
+                let bound = coded.bound(top, Some(sureness));
+                pending.retain(|survivor| bound.admits(survivor.estimate, survivor.error));
+                refine.rows(&pending, coded, top);
+                pending.clear();
+                coded.pending = pending;
             }
             Plan::Budget(rows) => {
-                coded.pending.extend_from_slice(coded.survivors.as_slice());
+                coded.pending.extend_from_slice(survivors);
                 if end || coded.pending.len() >= rows.saturating_mul(2).max(SURVIVORS) {
                     coded.keep_best(rows);
                 }
                 if end {
-                    coded.refine(top, exact.as_ref(), index, None);
+                    let refine = Refine { index, exact: exact.as_ref(), sureness: None };
+                    refine.rows(&coded.pending, coded, top);
                 }
             }
         }
@@ -262,7 +274,6 @@ impl<'a> Coded<'a> {
             survivors: Survivors::new(SURVIVORS.max(4 * k).min(index.len())),
             pending: Vec::new(),
             budget_limit: f32::MAX,
-            signs: vec![0; codes.shape().code_bytes()],
         }
     }
 
@@ -270,9 +281,15 @@ impl<'a> Coded<'a> {
         (top.limit() * self.unit).min(f32::MAX)
     }
 
-    /// The place of the last of the `k` most promising rows, where there are enough others to be worth the order.
-    fn best(&self, k: usize) -> Option<usize> {
-        (self.pending.len() > 2 * k).then(|| k - 1)
+    /// What rules rows out while `top` is as it is; nothing does without a sureness.
+    fn bound(&self, top: &Top, sureness: Option<f32>) -> Refinable {
+        match sureness {
+            None => Refinable { limit: f32::INFINITY, reach: 0.0 },
+            Some(sureness) => {
+                let limit = self.limit(top);
+                Refinable { limit, reach: sureness * self.query.reach(limit, self.lengths) }
+            }
+        }
     }
 
     /// Keeps the most promising rows.
@@ -283,46 +300,62 @@ impl<'a> Coded<'a> {
             self.pending.truncate(rows);
         }
     }
+}
 
-    /// Looks more closely at the pending rows; with a sureness, only at those that their bound does not rule out.
-    fn refine(&self, top: &mut Top, exact: Option<&Exact<'_>>, index: &FlatIndex, sureness: Option<f32>) {
-        let mut signs = self.signs.clone();
+/// Which estimates still deserve a closer look.
+struct Refinable {
+    limit: f32,
+    reach: f32,
+}
+
+impl Refinable {
+    fn admits(&self, estimate: f32, error: f32) -> bool {
+        estimate - error * self.reach <= self.limit
+    }
+}
+
+/// Looks more closely at rows; with a sureness, only at those that their bound does not rule out.
+struct Refine<'a> {
+    index: &'a FlatIndex,
+    exact: Option<&'a Exact<'a>>,
+    sureness: Option<f32>,
+}
+
+impl Refine<'_> {
+    fn rows(&self, rows: &[Survivor], coded: &Coded<'_>, top: &mut Top) {
         let level = Level::current();
-        let several_bits = self.codes.quantizer().bits() > 1;
-        let mut limit = f32::NAN;
-        let mut reach = 0.0;
-        for (at, survivor) in self.pending.iter().enumerate() {
-            if let Some(later) = self.pending.get(at + AHEAD) {
-                match exact {
+        let several_bits = coded.codes.quantizer().bits() > 1;
+        let mut signs = vec![0; if several_bits { coded.codes.shape().code_bytes() } else { 0 }];
+        let mut limit = top.limit();
+        let mut bound = coded.bound(top, self.sureness);
+        for (at, survivor) in rows.iter().enumerate() {
+            if let Some(later) = rows.get(at + AHEAD) {
+                match self.exact {
                     Some(exact) if !several_bits => exact.prefetch(later.row),
-                    _ => prefetch(self.codes.extra_row(later.row)),
+                    _ => prefetch(coded.codes.extra_row(later.row)),
                 }
             }
-            if let Some(sureness) = sureness
-                && limit != self.limit(top)
-            {
-                limit = self.limit(top);
-                reach = sureness * self.query.reach(limit, self.lengths);
+            if limit != top.limit() {
+                limit = top.limit();
+                bound = coded.bound(top, self.sureness);
             }
-            let ruled_out =
-                |estimate: f32, error: f32| sureness.is_some() && estimate - error * reach > limit;
-            if ruled_out(survivor.estimate, survivor.error) {
+            if !bound.admits(survivor.estimate, survivor.error) {
                 continue;
             }
+            let id = || self.index.ids.id(survivor.row);
             if several_bits {
-                self.codes.read_signs(survivor.row, &mut signs);
-                let extra = self.codes.extra_row(survivor.row);
-                let (estimate, error) = self.query.estimate(level, &signs, extra, survivor.error);
-                if exact.is_none() {
-                    top.offer(estimate / self.unit, || index.ids.id(survivor.row));
-                    continue;
+                coded.codes.read_signs(survivor.row, &mut signs);
+                let extra = coded.codes.extra_row(survivor.row);
+                let (estimate, error) = coded.query.estimate(level, &signs, extra, survivor.error);
+                if self.exact.is_none() {
+                    top.offer(estimate / coded.unit, id);
                 }
-                if ruled_out(estimate, error) {
+                if !bound.admits(estimate, error) {
                     continue;
                 }
             }
-            if let Some(exact) = exact {
-                top.offer(exact.key(survivor.row), || index.ids.id(survivor.row));
+            if let Some(exact) = self.exact {
+                top.offer(exact.key(survivor.row), id);
             }
         }
     }

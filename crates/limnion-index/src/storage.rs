@@ -38,6 +38,13 @@ impl<T: Pod> Storage<T> {
         Self { owned: Arc::new(values), mapped: None }
     }
 
+    /// An empty array with room for `capacity` values, on huge pages where the system has them: searches jump about.
+    pub(crate) fn with_capacity(capacity: usize) -> Self {
+        let values = Vec::with_capacity(capacity);
+        limnion_simd::huge_pages(&values);
+        Self::new(values)
+    }
+
     /// A view of `range` of the source, or `None` where its place or length does not suit `T`.
     pub(crate) fn mapped(source: &Source, range: Range<usize>, crc: u32) -> Option<Self> {
         bytemuck::try_cast_slice::<u8, T>(source.as_ref().as_ref().get(range.clone())?).ok()?;

@@ -73,7 +73,7 @@ fn the_default_finds_what_it_promises_and_codes_alone_find_what_their_bits_allow
             (1, Some(Precision::F16), 0.975),
             (4, Some(Precision::F32), 0.985),
             (1, None, 0.20),
-            (2, None, 0.50),
+            (2, None, 0.45),
             (4, None, 0.85),
             (8, None, 0.97),
         ] {

@@ -1,0 +1,46 @@
+"""Fixtures that many tests share."""
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from support import CLASSES, KEEPING, IndexClass, KeepingClass, RunPython, Vectors, random_vectors
+
+
+@pytest.fixture(scope="session")
+def vectors() -> Vectors:
+    """Return 2,000 vectors of 96 dimensions, which nobody may change."""
+    made = random_vectors(2_000, 96)
+    made.flags.writeable = False
+    return made
+
+
+@pytest.fixture(params=CLASSES, ids=lambda index_class: index_class.__name__)
+def index_class(request: pytest.FixtureRequest) -> IndexClass:
+    """Return each of the four classes in turn."""
+    chosen: IndexClass = request.param
+    return chosen
+
+
+@pytest.fixture(params=KEEPING, ids=lambda index_class: index_class.__name__)
+def keeping_class(request: pytest.FixtureRequest) -> KeepingClass:
+    """Return each class that keeps the original vectors."""
+    chosen: KeepingClass = request.param
+    return chosen
+
+
+@pytest.fixture
+def run_python() -> RunPython:
+    """Return a function that runs a program in a process of its own, and gives what came of it."""
+
+    def run(program: str, *arguments: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-X", "faulthandler", "-c", textwrap.dedent(program), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+
+    return run

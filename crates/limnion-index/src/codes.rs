@@ -242,7 +242,7 @@ impl Codes {
         self.extra.to_mut().truncate(len * stride);
         let lines = self.blocks.to_mut();
         lines.truncate(len.div_ceil(ROWS) * size / size_of::<Line>());
-        if len % ROWS > 0
+        if !len.is_multiple_of(ROWS)
             && let Some(block) = bytemuck::cast_slice_mut(lines).chunks_exact_mut(size).last()
         {
             for lane in len % ROWS..ROWS.min(end - len / ROWS * ROWS) {

@@ -23,8 +23,8 @@ use crate::params::{Plan, SearchOptions};
 use crate::selection::Selection;
 use crate::top::Top;
 
-/// Survivors between two drains.
-const SURVIVORS: usize = 1024;
+/// Survivors between two drains: few enough that the limit falls early, enough to find the most promising among.
+const SURVIVORS: usize = 384;
 /// Rows that are asked for ahead of their turn.
 const AHEAD: usize = 6;
 /// Rows of an exact scan that stay in cache while several queries look at them.

@@ -1,4 +1,5 @@
 //! What is saved comes back, and what is broken is refused.
+#![expect(clippy::expect_used, reason = "a test may stop at what it did not expect")]
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
 //! What searches find, against naive oracles.
+#![expect(clippy::expect_used, reason = "a test may stop at what it did not expect")]
 
 use limnion_index::{FlatIndex, Params, Precision, SearchOptions};
 use limnion_testkit::{Random, distance, nearest, recall};

@@ -1,4 +1,5 @@
 //! The estimator is unbiased, its error has the deviation of the literature, and its bound covers what it says.
+#![expect(clippy::unwrap_used, reason = "a test may stop at what it did not expect")]
 
 use limnion_rabitq::{Form, Quantizer, Query};
 use limnion_simd::{BlockShape, Bound, Level, Line, Probe, Survivors, scan};

@@ -46,15 +46,13 @@ impl Default for Line {
 /// The bytes of `lines`, without a copy.
 #[must_use]
 pub fn bytes(lines: &[Line]) -> &[u8] {
-    // SAFETY: a `Line` is 64 initialised bytes without padding, and u8 has no alignment; the slice borrows `lines`.
-    unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), size_of_val(lines)) }
+    bytemuck::cast_slice(lines)
 }
 
 /// The bytes of `lines` for writing, without a copy.
 #[must_use]
 pub fn bytes_mut(lines: &mut [Line]) -> &mut [u8] {
-    // SAFETY: as in `bytes`; every value of the bytes is a valid `Line`, and the slice borrows `lines` uniquely.
-    unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), size_of_val(lines)) }
+    bytemuck::cast_slice_mut(lines)
 }
 
 /// Bytes of the factors at the end of a block.

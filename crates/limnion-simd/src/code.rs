@@ -186,9 +186,10 @@ macro_rules! kernels {
                 code.as_chunks::<BYTES>().0.chunks(FLUSH).zip(query.as_chunks::<CHUNK>().0.chunks(FLUSH));
             let mut total = 0;
             for (code, query) in runs {
-                let mut sums = zero();
+                // Two sums, so that an addition need not wait for the one before it.
+                let mut sums = [zero(); 2];
                 for (code, query) in code.iter().zip(query) {
-                    sums = add_chunk::<BITS, BYTES>(sums, code, query);
+                    add_chunk::<BITS, BYTES>(&mut sums, code, query);
                 }
                 total += i64::from(sum(sums));
             }
@@ -211,7 +212,8 @@ mod avx2 {
 
     #[inline]
     #[target_feature(enable = "avx2,f16c")]
-    fn sum(sums: __m256i) -> i32 {
+    fn sum([first, second]: [__m256i; 2]) -> i32 {
+        let sums = _mm256_add_epi32(first, second);
         let four = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256::<1>(sums));
         let two = _mm_add_epi32(four, _mm_unpackhi_epi64(four, four));
         _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<1>(two)))
@@ -281,16 +283,16 @@ mod avx2 {
     #[inline]
     #[target_feature(enable = "avx2,f16c")]
     fn add_chunk<const BITS: u8, const BYTES: usize>(
-        mut sums: __m256i,
+        sums: &mut [__m256i; 2],
         code: &[u8; BYTES],
         query: &[i16; CHUNK],
-    ) -> __m256i {
+    ) {
         for (quarter, query) in query.as_chunks::<16>().0.iter().enumerate() {
             // SAFETY: the array has the 32 bytes that are read; the load needs no alignment.
             let query = unsafe { _mm256_loadu_si256(query.as_ptr().cast()) };
-            sums = _mm256_add_epi32(sums, _mm256_madd_epi16(values::<BITS, BYTES>(code, quarter), query));
+            let products = _mm256_madd_epi16(values::<BITS, BYTES>(code, quarter), query);
+            sums[quarter % 2] = _mm256_add_epi32(sums[quarter % 2], products);
         }
-        sums
     }
 }
 
@@ -310,8 +312,8 @@ macro_rules! avx512_kernels {
 
         #[inline]
         #[target_feature(enable = $features)]
-        fn sum(sums: __m512i) -> i32 {
-            _mm512_reduce_add_epi32(sums)
+        fn sum([first, second]: [__m512i; 2]) -> i32 {
+            _mm512_reduce_add_epi32(_mm512_add_epi32(first, second))
         }
 
         /// Dimensions 0..32 and 32..64 of a chunk, as words.
@@ -359,16 +361,16 @@ macro_rules! avx512_kernels {
         #[inline]
         #[target_feature(enable = $features)]
         fn add_chunk<const BITS: u8, const BYTES: usize>(
-            mut sums: __m512i,
+            sums: &mut [__m512i; 2],
             code: &[u8; BYTES],
             query: &[i16; CHUNK],
-        ) -> __m512i {
-            for (values, query) in values::<BITS, BYTES>(code).into_iter().zip(query.as_chunks::<32>().0) {
+        ) {
+            let halves = values::<BITS, BYTES>(code).into_iter().zip(query.as_chunks::<32>().0);
+            for (sums, (values, query)) in sums.iter_mut().zip(halves) {
                 // SAFETY: the array has the 64 bytes that are read; the load needs no alignment.
                 let query = unsafe { _mm512_loadu_si512(query.as_ptr().cast()) };
-                sums = multiply_add(sums, values, query);
+                *sums = multiply_add(*sums, values, query);
             }
-            sums
         }
     };
 }
@@ -409,8 +411,8 @@ mod neon {
 
     #[inline]
     #[target_feature(enable = "neon")]
-    fn sum(sums: int32x4_t) -> i32 {
-        vaddvq_s32(sums)
+    fn sum([first, second]: [int32x4_t; 2]) -> i32 {
+        vaddvq_s32(vaddq_s32(first, second))
     }
 
     #[inline]
@@ -454,10 +456,10 @@ mod neon {
     #[inline]
     #[target_feature(enable = "neon")]
     fn add_chunk<const BITS: u8, const BYTES: usize>(
-        mut sums: int32x4_t,
+        sums: &mut [int32x4_t; 2],
         code: &[u8; BYTES],
         query: &[i16; CHUNK],
-    ) -> int32x4_t {
+    ) {
         for (quarter, query) in query.as_chunks::<16>().0.iter().enumerate() {
             let values = values::<BITS, BYTES>(code, quarter);
             let words = [vmovl_u8(vget_low_u8(values)), vmovl_high_u8(values)];
@@ -465,11 +467,10 @@ mod neon {
                 let words = vreinterpretq_s16_u16(words);
                 // SAFETY: the array has the 16 bytes that are read.
                 let query = unsafe { vld1q_s16(query.as_ptr()) };
-                sums = vmlal_s16(sums, vget_low_s16(words), vget_low_s16(query));
-                sums = vmlal_high_s16(sums, words, query);
+                sums[0] = vmlal_s16(sums[0], vget_low_s16(words), vget_low_s16(query));
+                sums[1] = vmlal_high_s16(sums[1], words, query);
             }
         }
-        sums
     }
 }
 

@@ -1,5 +1,6 @@
 //! The level of CPU that kernels run at.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::sync::OnceLock;
 
@@ -112,7 +113,11 @@ impl fmt::Display for Level {
 /// The level asked for by the environment: `None` when nothing is asked, `Some(None)` when it cannot be had.
 fn requested() -> Option<Option<Level>> {
     let name = std::env::var_os(VARIABLE).filter(|name| !name.is_empty())?;
-    Some(Level::available().into_iter().find(|level| name == level.name()))
+    Some(named(&name))
+}
+
+fn named(name: &OsStr) -> Option<Level> {
+    Level::available().into_iter().find(|level| name == level.name())
 }
 
 /// What this CPU has of the instructions that kernels use, in a fixed order with the same names everywhere.
@@ -174,6 +179,15 @@ mod tests {
         let mut names: Vec<_> = levels.iter().map(|level| level.name()).collect();
         names.dedup();
         assert_eq!(names.len(), levels.len());
+    }
+
+    #[test]
+    fn only_an_available_level_can_be_asked_for() {
+        for level in Level::available() {
+            assert_eq!(named(level.name().as_ref()), Some(level));
+        }
+        assert_eq!(named("AVX2".as_ref()), None);
+        assert_eq!(named(if cfg!(target_arch = "x86_64") { "neon" } else { "avx2" }.as_ref()), None);
     }
 
     #[test]

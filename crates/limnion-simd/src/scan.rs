@@ -53,6 +53,8 @@ pub struct Survivor {
 pub struct Survivors {
     entries: Vec<Survivor>,
     capacity: usize,
+    /// The blocks that are scanned but not yet searched for survivors.
+    batch: [BlockRows; BATCH],
 }
 
 impl Survivors {
@@ -60,7 +62,7 @@ impl Survivors {
     #[must_use]
     pub fn new(capacity: usize) -> Self {
         let capacity = capacity.max(2 * BlockShape::ROWS).next_multiple_of(BlockShape::ROWS);
-        Self { entries: Vec::with_capacity(capacity), capacity }
+        Self { entries: Vec::with_capacity(capacity), capacity, batch: [BlockRows::NONE; BATCH] }
     }
 
     /// The survivors so far.
@@ -89,8 +91,48 @@ impl Survivors {
     /// Whether a block more might not fit: fewer than 32 places are free.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.capacity - self.entries.len() < BlockShape::ROWS
+        self.free_blocks() == 0
     }
+
+    /// How many blocks fit, whatever survives of them.
+    fn free_blocks(&self) -> usize {
+        (self.capacity - self.entries.len()) / BlockShape::ROWS
+    }
+
+    /// Adds the survivors among the rows of the batch, and empties it.
+    fn settle(&mut self) {
+        for rows in &mut self.batch {
+            let mut hits = std::mem::take(&mut rows.hits);
+            while hits != 0 {
+                let lane = hits.trailing_zeros();
+                let (estimate, error) = (rows.estimates[lane as usize], rows.errors[lane as usize]);
+                self.entries.push(Survivor { row: rows.first_row.wrapping_add(lane), estimate, error });
+                hits &= hits - 1;
+            }
+        }
+    }
+}
+
+/// Blocks that are scanned before any of them is searched for survivors. Whether a row survives is hard to foresee for
+/// a CPU: had it to know after each block, it would often wait for the end of a long chain of additions. It also
+/// keeps half of the first cache free.
+const BATCH: usize = 8;
+
+/// The rows of a scanned block.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+struct BlockRows {
+    estimates: [f32; BlockShape::ROWS],
+    errors: [f32; BlockShape::ROWS],
+    /// The number of the row in lane 0.
+    first_row: u32,
+    /// The lanes that survived.
+    hits: u32,
+}
+
+impl BlockRows {
+    const NONE: Self =
+        Self { estimates: [0.0; BlockShape::ROWS], errors: [0.0; BlockShape::ROWS], first_row: 0, hits: 0 };
 }
 
 /// One query of a scan.
@@ -194,6 +236,13 @@ impl<'a> Blocks<'a> {
         })
     }
 
+    /// How many blocks ahead to prefetch: far enough for a block to arrive in time, from the last cache or, when
+    /// there are more blocks than a cache holds, from memory.
+    fn blocks_ahead(&self) -> usize {
+        let bytes: usize = if self.bytes.len() < 32 << 20 { 4_096 } else { 16_384 };
+        bytes.div_ceil(self.shape.block_bytes())
+    }
+
     /// How many units the shape and the tables of all probes have.
     fn units(&self, probes: &[Probe<'_>]) -> usize {
         let units = probes.iter().map(|probe| probe.lut.tables().len() / UNIT);
@@ -230,46 +279,49 @@ impl Items for &[(u32, u32)] {
     }
 }
 
-/// The estimates and error factors of the rows of a block.
-struct Estimates {
-    estimates: [f32; 32],
-    errors: [f32; 32],
-}
-
-impl Survivors {
-    /// Adds the rows of a block whose bits are set in `hits`.
-    #[inline(always)]
-    fn take(&mut self, mut hits: u32, first_row: u32, rows: &Estimates) {
-        while hits != 0 {
-            let lane = hits.trailing_zeros();
-            let (estimate, error) = (rows.estimates[lane as usize], rows.errors[lane as usize]);
-            self.entries.push(Survivor { row: first_row.wrapping_add(lane), estimate, error });
-            hits &= hits - 1;
+/// Scans batch after batch by `scan_block`, which leaves its results in the given place of each probe's batch; the
+/// loop of all levels.
+#[inline(always)]
+fn scan_batches(
+    items: &impl Items,
+    probes: &mut [Probe<'_>],
+    mut scan_block: impl FnMut(usize, usize, &mut [Probe<'_>]),
+) -> usize {
+    let mut positions = items.positions();
+    while !positions.is_empty() {
+        let free = probes.iter().map(|probe| probe.survivors.free_blocks()).min();
+        let batch = free.unwrap_or(BATCH).min(BATCH).min(positions.len());
+        if batch == 0 {
+            return positions.start;
         }
+        for place in 0..batch {
+            scan_block(positions.start + place, place, probes);
+        }
+        for probe in &mut *probes {
+            probe.survivors.settle();
+        }
+        positions.start += batch;
     }
+    positions.end
 }
 
 mod scalar {
     use half::f16;
 
-    use super::{Block, Blocks, Bound, Estimates, Items, Probe, UNIT};
+    use super::{Block, BlockRows, Blocks, Bound, Items, Probe, UNIT, scan_batches};
 
     pub(super) fn scan(blocks: Blocks<'_>, items: &impl Items, probes: &mut [Probe<'_>]) -> usize {
-        let positions = items.positions();
         let units = blocks.units(probes);
-        for position in positions.clone() {
-            if probes.iter().any(|probe| probe.survivors.is_full()) {
-                return position;
-            }
+        scan_batches(items, probes, |position, place, probes| {
             if let Some(block) = blocks.block(items.at(position), units) {
-                for probe in &mut *probes {
-                    let mut rows = Estimates { estimates: [0.0; 32], errors: [0.0; 32] };
-                    let hits = bound(&block, &sums(&block, probe.lut.tables()), &probe.bound, &mut rows);
-                    probe.survivors.take(hits & block.mask, block.first_row, &rows);
+                for probe in probes {
+                    let rows = &mut probe.survivors.batch[place];
+                    rows.first_row = block.first_row;
+                    rows.hits =
+                        bound(&block, &sums(&block, probe.lut.tables()), &probe.bound, rows) & block.mask;
                 }
             }
-        }
-        positions.end
+        })
     }
 
     fn sums(block: &Block<'_>, tables: &[u8]) -> [u32; 32] {
@@ -285,7 +337,7 @@ mod scalar {
         sums
     }
 
-    fn bound(block: &Block<'_>, sums: &[u32; 32], bound: &Bound, rows: &mut Estimates) -> u32 {
+    fn bound(block: &Block<'_>, sums: &[u32; 32], bound: &Bound, rows: &mut BlockRows) -> u32 {
         let mut hits = 0;
         for (lane, &sum) in sums.iter().enumerate() {
             let [f_add, f_rescale, f_error] = [0, 64, 128].map(|start| {
@@ -308,21 +360,15 @@ mod scalar {
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! kernels {
     ($features:literal, $most:literal: $($count:literal)*) => {
-        use super::{Block, Blocks, Estimates, Items, Probe, UNIT};
+        use super::{Block, Blocks, Items, Probe, UNIT, scan_batches};
         use crate::memory::prefetch_line;
 
         #[target_feature(enable = $features)]
         pub(super) fn scan(blocks: Blocks<'_>, items: &impl Items, probes: &mut [Probe<'_>]) -> usize {
-            let positions = items.positions();
             let units = blocks.units(probes);
-            // Far enough for a block to arrive from memory in time.
-            let ahead = 4096_usize.div_ceil(blocks.shape.block_bytes());
-            let mut full = probes.iter().any(|probe| probe.survivors.is_full());
-            for position in positions.clone() {
-                if full {
-                    return position;
-                }
-                let Some(block) = blocks.block(items.at(position), units) else { continue };
+            let ahead = blocks.blocks_ahead();
+            scan_batches(items, probes, |position, place, probes| {
+                let Some(block) = blocks.block(items.at(position), units) else { return };
                 if let Some(later) = blocks.block(items.at(position + ahead), units) {
                     for unit in later.codes {
                         prefetch_line(unit.as_ptr());
@@ -334,34 +380,29 @@ macro_rules! kernels {
                 }
                 for probes in probes.chunks_mut($most) {
                     match probes.len() {
-                        $($count => full |= scan_block::<$count>(&block, probes),)*
+                        $($count => scan_block::<$count>(&block, place, probes),)*
                         _ => {}
                     }
                 }
-            }
-            positions.end
+            })
         }
 
-        /// Scans one block for N probes, and says whether the survivors of one of them are full.
+        /// Scans one block for N probes.
         #[inline]
         #[target_feature(enable = $features)]
-        fn scan_block<const N: usize>(block: &Block<'_>, probes: &mut [Probe<'_>]) -> bool {
-            let mut full = false;
-            let Some(probes) = probes.first_chunk_mut::<N>() else { return full };
+        fn scan_block<const N: usize>(block: &Block<'_>, place: usize, probes: &mut [Probe<'_>]) {
+            let Some(probes) = probes.first_chunk_mut::<N>() else { return };
             let mut tables: [&[[u8; UNIT]]; N] = [&[]; N];
             for (tables, probe) in tables.iter_mut().zip(&*probes) {
-                *tables = probe.lut.tables().as_chunks().0;
+                // As many units as the codes have, so that no access to a unit needs a check.
+                *tables = &probe.lut.tables().as_chunks().0[..block.codes.len()];
             }
             let sums = sums(block.codes, tables);
             for (probe, sums) in probes.iter_mut().zip(&sums) {
-                let mut rows = Estimates { estimates: [0.0; 32], errors: [0.0; 32] };
-                let hits = bound(block.factors, sums, &probe.bound, &mut rows) & block.mask;
-                if hits != 0 {
-                    probe.survivors.take(hits, block.first_row, &rows);
-                    full |= probe.survivors.is_full();
-                }
+                let rows = &mut probe.survivors.batch[place];
+                rows.first_row = block.first_row;
+                rows.hits = bound(block.factors, sums, &probe.bound, rows) & block.mask;
             }
-            full
         }
     };
 }
@@ -370,7 +411,7 @@ macro_rules! kernels {
 mod avx2 {
     use std::arch::x86_64::*;
 
-    use super::{Bound, FACTOR_BYTES};
+    use super::{BlockRows, Bound, FACTOR_BYTES};
 
     kernels!("avx2,f16c", 4: 1 2 3 4);
 
@@ -436,7 +477,7 @@ mod avx2 {
 
     #[inline]
     #[target_feature(enable = "avx2,f16c")]
-    fn bound(factors: &[u8; FACTOR_BYTES], sums: &[u32; 32], bound: &Bound, rows: &mut Estimates) -> u32 {
+    fn bound(factors: &[u8; FACTOR_BYTES], sums: &[u32; 32], bound: &Bound, rows: &mut BlockRows) -> u32 {
         let (scale, bias) = (_mm256_set1_ps(bound.scale), _mm256_set1_ps(bound.bias));
         let (g_add, g_error) = (_mm256_set1_ps(bound.g_add), _mm256_set1_ps(bound.g_error));
         let threshold = _mm256_set1_ps(bound.threshold);
@@ -473,7 +514,7 @@ mod avx2 {
 mod avx512_bound {
     use std::arch::x86_64::*;
 
-    use super::{Bound, Estimates, FACTOR_BYTES};
+    use super::{BlockRows, Bound, FACTOR_BYTES};
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
@@ -481,7 +522,7 @@ mod avx512_bound {
         factors: &[u8; FACTOR_BYTES],
         sums: &[u32; 32],
         bound: &Bound,
-        rows: &mut Estimates,
+        rows: &mut BlockRows,
     ) -> u32 {
         let (scale, bias) = (_mm512_set1_ps(bound.scale), _mm512_set1_ps(bound.bias));
         let (g_add, g_error) = (_mm512_set1_ps(bound.g_add), _mm512_set1_ps(bound.g_error));
@@ -613,16 +654,19 @@ mod avx512vnni {
         let second = usize::from(N <= 4);
         let mut lanes = [[[_mm512_setzero_si512(); 2]; 2]; N];
         for (unit, codes) in codes.iter().enumerate() {
-            for (half, codes) in codes.as_chunks().0.iter().enumerate() {
+            let mut places = [[by_row; 2]; 2];
+            for ([low, high], codes) in places.iter_mut().zip(codes.as_chunks().0) {
                 let codes = _mm512_permutexvar_epi8(by_row, load(codes));
                 // (codes & nibble) | table
-                let low = _mm512_ternarylogic_epi32::<0xea>(codes, nibble, table);
-                let high = _mm512_ternarylogic_epi32::<0xea>(_mm512_srli_epi32::<4>(codes), nibble, table);
-                for probe in 0..N {
-                    let tables = tables[probe][unit].as_chunks().0;
-                    let low = _mm512_permutexvar_epi8(low, load(&tables[0]));
-                    let high = _mm512_permutexvar_epi8(high, load(&tables[1]));
-                    let lanes = &mut lanes[probe][half];
+                *low = _mm512_ternarylogic_epi32::<0xea>(codes, nibble, table);
+                *high = _mm512_ternarylogic_epi32::<0xea>(_mm512_srli_epi32::<4>(codes), nibble, table);
+            }
+            for probe in 0..N {
+                let tables = tables[probe][unit].as_chunks().0;
+                let (low_table, high_table) = (load(&tables[0]), load(&tables[1]));
+                for (lanes, [low, high]) in lanes[probe].iter_mut().zip(places) {
+                    let low = _mm512_permutexvar_epi8(low, low_table);
+                    let high = _mm512_permutexvar_epi8(high, high_table);
                     lanes[0] = _mm512_dpbusd_epi32(lanes[0], low, ones);
                     lanes[second] = _mm512_dpbusd_epi32(lanes[second], high, ones);
                 }
@@ -643,7 +687,7 @@ mod avx512vnni {
 mod neon {
     use std::arch::aarch64::*;
 
-    use super::{Bound, FACTOR_BYTES};
+    use super::{BlockRows, Bound, FACTOR_BYTES};
     use crate::vector::neon::widen_f16;
 
     kernels!("neon", 4: 1 2 3 4);
@@ -698,7 +742,7 @@ mod neon {
 
     #[inline]
     #[target_feature(enable = "neon")]
-    fn bound(factors: &[u8; FACTOR_BYTES], sums: &[u32; 32], bound: &Bound, rows: &mut Estimates) -> u32 {
+    fn bound(factors: &[u8; FACTOR_BYTES], sums: &[u32; 32], bound: &Bound, rows: &mut BlockRows) -> u32 {
         let (scale, bias) = (vdupq_n_f32(bound.scale), vdupq_n_f32(bound.bias));
         let (g_add, g_error) = (vdupq_n_f32(bound.g_add), vdupq_n_f32(bound.g_error));
         let threshold = vdupq_n_f32(bound.threshold);

@@ -68,7 +68,7 @@ impl<'py> Matrix<'py> {
         self.numbers.copy(rows.start * self.dim..rows.end * self.dim, copy)
     }
 
-    /// All rows. Other threads get their turn between blocks.
+    /// All rows. Other threads and signals get their turn between blocks.
     pub(crate) fn copy_all(&self) -> PyResult<Vec<f32>> {
         let py = self.numbers.array.py();
         let mut copy = Vec::new();
@@ -76,6 +76,7 @@ impl<'py> Matrix<'py> {
         for block in self.blocks() {
             self.copy(block, &mut copy)?;
             py.detach(std::thread::yield_now);
+            py.check_signals()?;
         }
         Ok(copy)
     }

@@ -1,0 +1,96 @@
+"""Ctrl-C ends what takes long, soon and without a trace."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import random_vectors
+
+import limnion
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are sent otherwise there")
+
+VECTORS = random_vectors(400_000, 128)
+SECONDS = 0.200
+
+
+@pytest.fixture(autouse=True)
+def default_handler() -> Iterator[None]:
+    """Have SIGINT raise KeyboardInterrupt, whatever the runner of the tests made of it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def interrupted(work: Callable[[], object], after: float) -> float:
+    """Send SIGINT `after` so many seconds; return how long `work` went on after that."""
+    sent = 0.0
+
+    def send() -> None:
+        nonlocal sent
+        time.sleep(after)
+        sent = time.perf_counter()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            work()
+            # What was through before the signal came still has to meet it.
+            time.sleep(after + 1)
+        return time.perf_counter() - sent
+    finally:
+        thread.join()
+
+
+@pytest.mark.parametrize("after", [0.03, 0.1, 0.3])
+def test_a_build_stops(after: float) -> None:
+    work = lambda: limnion.RabitqAsymIndex.build(VECTORS, bits=8, originals="f16")  # noqa: E731
+    assert interrupted(work, after) < SECONDS
+
+
+def test_adding_stops_and_leaves_the_index_as_it_was() -> None:
+    index = limnion.RabitqAsymIndex.build(VECTORS[:1000], bits=8)
+    before = index.search_batch(VECTORS[:50])
+    assert interrupted(lambda: index.add_batch(VECTORS), 0.3) < SECONDS
+    assert index.ids.tolist() == list(range(1000))
+    assert index.search_batch(VECTORS[:50]) == before
+    index.add_batch(VECTORS[:10])
+    assert len(index) == 1010
+
+
+def test_a_batch_of_searches_stops() -> None:
+    index = limnion.FlatF32Index.build(VECTORS)
+    assert interrupted(lambda: index.search_batch(VECTORS[:20_000]), 0.2) < SECONDS
+    assert len(index.search(VECTORS[0])) == 10
+
+
+def test_waiting_for_another_thread_stops() -> None:
+    index = limnion.RabitqAsymIndex.build(VECTORS[:1000], bits=8)
+    writer = threading.Thread(target=lambda: index.add_batch(VECTORS, ids=range(10**6, 14 * 10**5)))
+    writer.start()
+    time.sleep(0.3)
+    query = np.ones(128, dtype=np.float32)
+    took = interrupted(lambda: [index.search(query) for _ in range(10**9)], 0.05)
+    writer.join()
+    assert took < SECONDS
+    assert len(index) == 401_000
+    assert len(index.search(query)) == 10
+
+
+def test_a_file_that_is_half_written_is_not_left_behind(tmp_path: Path) -> None:
+    index = limnion.FlatF32Index.build(VECTORS)
+    path = tmp_path / "index"
+    interrupted(lambda: [index.save(path) for _ in range(10**9)], 0.3)
+    deadline = time.monotonic() + 10
+    while list(tmp_path.glob("*.tmp")) and time.monotonic() < deadline:
+        time.sleep(0.01)  # the file that was being written is finished in the background
+    assert [entry.name for entry in tmp_path.iterdir()] == ["index"]
+    assert limnion.FlatF32Index.load(path) == index

@@ -98,7 +98,7 @@ impl StaticModel {
         self.dim
     }
 
-    /// The vector of one text: `dim` numbers, of unit length or all zero. Some 2 µs a word.
+    /// The vector of one text: `dim` numbers, of unit length or all zero. A question takes some microseconds.
     ///
     /// # Errors
     /// [`ErrorKind::Embed`] where the tokenizer gives up on the text.

@@ -44,7 +44,7 @@ def busy(large: limnion.RabitqPlusIndex) -> Iterator[limnion.RabitqPlusIndex]:
     begun = threading.Event()
 
     def change() -> None:
-        again.add_batch(rows, progress=lambda done, total: begun.set())
+        again.add_batch(rows, progress=lambda *_: begun.set())
 
     thread = threading.Thread(target=change)
     thread.start()
@@ -132,7 +132,7 @@ def test_a_small_index_answers_without_a_turn_of_the_loop(vectors: Vectors) -> N
 
 def test_errors_are_those_of_the_call(run: Run[Any], large: limnion.RabitqPlusIndex) -> None:
     with pytest.raises(errors.InvalidTypeError):
-        large.search_async("text")  # type: ignore[arg-type]
+        large.search_async("text")  # type: ignore[arg-type, unused-coroutine]
 
     async def main() -> None:
         with pytest.raises(errors.InvalidArgumentError, match="k must be"):

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from support import KEEPING, IndexClass, KeepingClass, Vectors, random_vectors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from support import KEEPING, IndexClass, KeepingClass, Vectors, random_vectors
 
 import limnion
 from limnion import errors
@@ -90,12 +90,12 @@ def test_higher_scores_are_better_in_every_metric(
     hits = index.search(vectors[3], k=50)
     assert (np.diff(hits.scores) <= 0).all()
     assert (np.diff(hits.distances) >= 0).all()
-    of_distance = {
-        "l2": lambda distance: 1 / (1 + distance),
-        "ip": lambda distance: -distance,
-        "cosine": lambda distance: 1 - distance,
-    }[metric]
-    np.testing.assert_allclose(hits.scores, of_distance(hits.distances), rtol=1e-5, atol=1e-6)
+    expected: dict[Metric, Vectors] = {
+        "l2": np.float32(1) / (1 + hits.distances),
+        "ip": -hits.distances,
+        "cosine": 1 - hits.distances,
+    }
+    np.testing.assert_allclose(hits.scores, expected[metric], rtol=1e-5, atol=1e-6)
 
 
 def test_ties_are_broken_by_id(keeping_class: KeepingClass) -> None:
@@ -247,13 +247,6 @@ def test_memory_is_given_back(vectors: Vectors, index_class: IndexClass) -> None
     assert len(index) == 100
 
 
-class Model:
-    """A dictionary that should hold what an index holds."""
-
-    def __init__(self) -> None:
-        self.rows: dict[int, Vectors] = {}
-
-
 @settings(max_examples=30, deadline=None)
 @given(data=st.data(), originals=st.sampled_from(["f32", "f16"]), bits=st.integers(1, 8))
 def test_an_index_holds_what_a_dictionary_holds(
@@ -372,7 +365,7 @@ def test_hits_are_a_sequence_of_named_tuples(vectors: Vectors) -> None:
     assert hits.count(hits[2]) == 1
     assert hits[2] in hits
     assert (11, 0.5, 0.5) not in hits
-    assert "x" not in hits
+    assert object() not in hits
     with pytest.raises(ValueError, match="not among"):
         hits.index(hits[0], 1)
     with pytest.raises(IndexError):
@@ -406,7 +399,7 @@ def test_a_batch_is_a_sequence_of_hits(vectors: Vectors) -> None:
     assert isinstance(batch[0], limnion.Hits)
     assert batch[-1] == batch[5] == batch.to_list()[5]
     assert batch[1:5:2].ids.tolist() == batch.ids[1:5:2].tolist()
-    assert list(reversed(batch))[0] == batch[5]
+    assert next(reversed(batch)) == batch[5]
     assert batch.index(batch[3]) == 3
     assert batch.count(batch[3]) == 1
     assert batch[3] in batch

@@ -1,18 +1,18 @@
-"""What may come in, and what is said about the rest: argument, expectation, what came, what to do."""
+"""What may come in, and what is said about the rest: argument, expectation, what came, advice."""
 
 import array
+import asyncio
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from support import IndexClass, KeepingClass, Vectors, random_vectors
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from numpy.typing import NDArray
+from support import IndexClass, KeepingClass, random_vectors
 
 import limnion
 from limnion import errors
@@ -90,7 +90,7 @@ def test_a_wrong_query_is_told_apart(
         (1, 2, 3, 4, 5, 6, 7, 8),
         [np.float64(x) for x in range(1, 9)],
         array.array("f", range(1, 9)),
-        memoryview(np.arange(1, 9, dtype=np.float32)),
+        memoryview(array.array("f", range(1, 9))),
         np.arange(1, 9, dtype=np.float32).view(np.matrix).A1,
         np.ma.masked_array(np.arange(1, 9, dtype=np.float32)),
     ],
@@ -153,7 +153,7 @@ def test_a_list_of_rows_is_taken(index_class: IndexClass) -> None:
 def test_float16_is_an_explicit_choice(keeping_class: KeepingClass) -> None:
     halves = random_vectors(20, DIM).astype(np.float16)
     with pytest.raises(errors.InvalidTypeError, match="float16"):
-        keeping_class.build(halves)  # type: ignore[arg-type]
+        keeping_class.build(halves)
     index = limnion.RabitqPlusIndex.build(halves, originals="f16")
     np.testing.assert_array_equal(np.asarray(index), halves)
     assert index == limnion.RabitqPlusIndex.build(halves.astype(np.float32), originals="f16")
@@ -171,7 +171,7 @@ def test_a_number_that_is_none_is_refused_by_row(index_class: IndexClass, bad: f
     broken[42, 3] = bad
     for act in (index_class.build, index.add_batch, index.search_batch):
         with pytest.raises(errors.InvalidArgumentError, match=r"row 42\b"):
-            act(broken)  # type: ignore[operator]
+            act(broken)
     with pytest.raises(errors.InvalidArgumentError, match="position 3"):
         index.search(broken[42])
     with pytest.raises(errors.InvalidArgumentError, match="finite"):
@@ -343,17 +343,18 @@ def test_any_array_is_searched_or_refused(query: NDArray[Any], transposed: bool)
 def test_a_wrong_dimension_is_a_mismatch(index_class: IndexClass) -> None:
     index = index_class.build(random_vectors(10, DIM))
     short, matrix = np.ones(DIM - 1, dtype=np.float32), np.ones((2, 2 * DIM), dtype=np.float32)
-    acts: list[Callable[[], object]] = [
-        lambda: index.search(short),
-        lambda: index.add(id=10, vector=short),
-        lambda: index.update(id=1, vector=short),
-        lambda: index.search_batch(matrix),
-        lambda: index.add_batch(matrix),
-        lambda: index.update_batch([1, 2], matrix),
-    ]
-    for act in acts:
-        with pytest.raises(errors.DimensionMismatch, match="8"):
-            act()
+    with pytest.raises(errors.DimensionMismatch, match=r"query must have 8 .* got 7"):
+        index.search(short)
+    with pytest.raises(errors.DimensionMismatch, match=r"8 .* 7"):
+        index.add(id=10, vector=short)
+    with pytest.raises(errors.DimensionMismatch, match=r"8 .* 7"):
+        index.update(id=1, vector=short)
+    with pytest.raises(errors.DimensionMismatch, match=r"queries must have 8 .* got 16"):
+        index.search_batch(matrix)
+    with pytest.raises(errors.DimensionMismatch, match=r"vectors must have 8 .* got 16"):
+        index.add_batch(matrix)
+    with pytest.raises(errors.DimensionMismatch, match=r"vectors must have 8 .* got 16"):
+        index.update_batch([1, 2], matrix)
     assert len(index) == 10
 
 
@@ -465,8 +466,6 @@ def test_vectors_that_change_their_shape_meanwhile_are_refused() -> None:
 
 
 def test_a_query_is_copied_when_the_call_is_made() -> None:
-    import asyncio  # noqa: PLC0415
-
     index = limnion.FlatF32Index.build(random_vectors(100, DIM))
     query = index[5]
 

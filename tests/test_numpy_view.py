@@ -1,4 +1,4 @@
-"""`np.asarray(index)`: the vectors as they lie in the index, and never pulled away from under you."""
+"""`np.asarray(index)`: the vectors as they lie in the index, never pulled away from under you."""
 
 import gc
 
@@ -77,7 +77,8 @@ def test_half_precision_stays_half(vectors: Vectors) -> None:
     assert index[3].dtype == np.float32
     np.testing.assert_array_equal(index[3], view[3].astype(np.float32))
     id_, vector = next(iter(index))
-    assert (id_, vector.dtype) == (0, np.float32)
+    assert id_ == 0
+    assert vector.dtype == np.float32
 
 
 def test_an_empty_index_is_an_array_without_rows() -> None:

@@ -1,6 +1,5 @@
 """The snippets of the API that limnion set out from, with their import changed."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +9,9 @@ import limnion
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the snippets write where they like."""
     monkeypatch.chdir(tmp_path)
-    yield
 
 
 def test_the_top_level_layout() -> None:
@@ -64,7 +62,7 @@ def test_other_arrays_raise_at_once() -> None:
     vectors = np.random.default_rng(0).standard_normal((100, 16))
     for wrong in (vectors, np.asfortranarray(vectors, dtype=np.float32), vectors[:, ::2]):
         with pytest.raises(TypeError, match="float32"):
-            limnion.RabitqPlusIndex.build(wrong)
+            limnion.RabitqPlusIndex.build(wrong)  # type: ignore[arg-type]
 
 
 def test_any_index_is_a_runtime_checkable_protocol() -> None:

@@ -45,7 +45,8 @@ from limnion.protocols import AnyIndex
 
 if TYPE_CHECKING:
     from limnion.embed import Embedder
-    from limnion.errors import VectorIndexError as IndexError  # noqa: A004, F401 - not in __all__
+
+    IndexError = VectorIndexError  # noqa: A001 - on purpose, and not in __all__
 
 __all__ = [
     "AnyIndex",

@@ -105,7 +105,11 @@ impl<'py> Numbers<'py> {
     }
 
     /// Lists and tuples are converted; whatever else numpy can view as an array is taken as that array.
-    fn from_others(name: &'static str, given: &Bound<'py, PyAny>, ndim: usize) -> PyResult<Bound<'py, PyUntypedArray>> {
+    fn from_others(
+        name: &'static str,
+        given: &Bound<'py, PyAny>,
+        ndim: usize,
+    ) -> PyResult<Bound<'py, PyUntypedArray>> {
         let py = given.py();
         let wrong = || {
             let expected = expected(ndim);
@@ -133,7 +137,9 @@ impl<'py> Numbers<'py> {
         let py = array.py();
         let message = format!("{name} must be {}, got {}", expected(ndim), came(array));
         let hint = match (array.shape(), ndim) {
-            (shape, _) if shape.len() == ndim => format!("write np.ascontiguousarray({name}, dtype=np.float32)"),
+            (shape, _) if shape.len() == ndim => {
+                format!("write np.ascontiguousarray({name}, dtype=np.float32)")
+            }
             ([1, _], 1) => format!("write {name}[0]"),
             ([_, _], 1) => "one call takes one vector; the batch methods take several".to_owned(),
             ([_], 2) => format!("for a single row write {name}.reshape(1, -1)"),
@@ -171,7 +177,10 @@ impl<'py> Numbers<'py> {
 /// The array is C-contiguous and aligned, its elements are `T`, `range` lies within them, and the slice is let go of
 /// before anything can move the array's memory.
 #[inline]
-unsafe fn elements<'a, T: numpy::Element>(array: &'a Bound<'_, PyUntypedArray>, range: Range<usize>) -> &'a [T] {
+unsafe fn elements<'a, T: numpy::Element>(
+    array: &'a Bound<'_, PyUntypedArray>,
+    range: Range<usize>,
+) -> &'a [T] {
     if range.is_empty() {
         return &[]; // numpy may have no memory for it
     }
@@ -197,7 +206,11 @@ fn readable(array: &Bound<'_, PyUntypedArray>, half: bool) -> bool {
 }
 
 fn changed(py: Python<'_>, name: &str) -> PyErr {
-    invalid_argument(py, format!("{name} must stay as it is while it is read, got another shape or dtype"), None)
+    invalid_argument(
+        py,
+        format!("{name} must stay as it is while it is read, got another shape or dtype"),
+        None,
+    )
 }
 
 fn expected(ndim: usize) -> String {
@@ -242,8 +255,9 @@ fn contiguous<'py>(array: &Bound<'py, PyUntypedArray>, dtype: &str) -> PyResult<
 
 /// Ids: integers of any width, at least 0.
 pub(crate) fn ids(name: &str, given: &Bound<'_, PyAny>) -> PyResult<Vec<u64>> {
-    let sequence =
-        given.is_instance_of::<PyList>() || given.is_instance_of::<PyTuple>() || given.is_instance_of::<PyRange>();
+    let sequence = given.is_instance_of::<PyList>()
+        || given.is_instance_of::<PyTuple>()
+        || given.is_instance_of::<PyRange>();
     if sequence {
         return given.try_iter()?.enumerate().map(|(at, item)| id_at(name, &item?, Some(at))).collect();
     }
@@ -267,7 +281,11 @@ fn ids_of(name: &str, given: &Bound<'_, PyAny>, array: &Bound<'_, PyUntypedArray
             let signed = unsafe { elements::<i64>(&array, 0..array.len()) };
             let natural = |(at, &id): (usize, &i64)| {
                 u64::try_from(id).map_err(|_| {
-                    invalid_argument(array.py(), format!("{name} must be at least 0, got {id} at position {at}"), None)
+                    invalid_argument(
+                        array.py(),
+                        format!("{name} must be at least 0, got {id} at position {at}"),
+                        None,
+                    )
                 })
             };
             signed.iter().enumerate().map(natural).collect()
@@ -300,9 +318,11 @@ fn id_at(name: &str, given: &Bound<'_, PyAny>, at: Option<usize>) -> PyResult<u6
     natural(given).map_err(|problem| {
         let place = at.map_or_else(String::new, |at| format!(" at position {at}"));
         match problem {
-            Unnatural::Type => {
-                invalid_type(given.py(), format!("{name} must be an integer, got {}{place}", type_name(given)), None)
-            }
+            Unnatural::Type => invalid_type(
+                given.py(),
+                format!("{name} must be an integer, got {}{place}", type_name(given)),
+                None,
+            ),
             Unnatural::Value => {
                 let message = format!("{name} must be from 0 to 2**64 - 1, got {given}{place}");
                 invalid_argument(given.py(), message, None)
@@ -356,15 +376,20 @@ pub(crate) fn whole(name: &str, given: &Bound<'_, PyAny>) -> PyResult<u64> {
 /// An integer that fits 32 bits.
 pub(crate) fn small(name: &str, given: &Bound<'_, PyAny>) -> PyResult<u32> {
     whole(name, given).and_then(|number| {
-        u32::try_from(number)
-            .map_err(|_| invalid_argument(given.py(), format!("{name} must be below 2**32, got {number}"), None))
+        u32::try_from(number).map_err(|_| {
+            invalid_argument(given.py(), format!("{name} must be below 2**32, got {number}"), None)
+        })
     })
 }
 
 /// A number such as a recall.
 pub(crate) fn number(name: &str, given: &Bound<'_, PyAny>) -> PyResult<f32> {
     if given.is_instance_of::<PyBool>() || given.is_instance_of::<PyString>() {
-        return Err(invalid_type(given.py(), format!("{name} must be a number, got {}", type_name(given)), None));
+        return Err(invalid_type(
+            given.py(),
+            format!("{name} must be a number, got {}", type_name(given)),
+            None,
+        ));
     }
     given.extract::<f64>().map(|number| number as f32).map_err(|_| {
         invalid_type(given.py(), format!("{name} must be a number, got {}", type_name(given)), None)
@@ -374,7 +399,9 @@ pub(crate) fn number(name: &str, given: &Bound<'_, PyAny>) -> PyResult<f32> {
 fn text<'a>(name: &str, given: &'a Bound<'_, PyAny>) -> PyResult<std::borrow::Cow<'a, str>> {
     given
         .cast::<PyString>()
-        .map_err(|_| invalid_type(given.py(), format!("{name} must be a string, got {}", type_name(given)), None))?
+        .map_err(|_| {
+            invalid_type(given.py(), format!("{name} must be a string, got {}", type_name(given)), None)
+        })?
         .to_cow()
 }
 
@@ -417,7 +444,8 @@ pub(crate) enum Where {
 impl Where {
     pub(crate) fn take(given: &Bound<'_, PyAny>) -> PyResult<Self> {
         let wrong = |came: String| {
-            let message = format!("where must be an array of ids or a boolean mask of shape (n,), got {came}");
+            let message =
+                format!("where must be an array of ids or a boolean mask of shape (n,), got {came}");
             invalid_type(given.py(), message, None)
         };
         let array = as_array(given).map_err(|_| wrong(type_name(given)))?;
@@ -452,7 +480,8 @@ impl<'py> Progress<'py> {
             return if wanted.is_true() { bar().map(|bar| Self(Some(bar))) } else { Ok(Self(None)) };
         }
         if !given.is_callable() {
-            let message = format!("progress must be a bool or a callable of (done, total), got {}", type_name(given));
+            let message =
+                format!("progress must be a bool or a callable of (done, total), got {}", type_name(given));
             return Err(invalid_type(py, message, None));
         }
         Ok(Self(Some(given.clone())))

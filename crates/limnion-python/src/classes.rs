@@ -63,7 +63,9 @@ impl Class {
         let message = if !self.bits().contains(&params.bits) {
             format!("bits must be {least_bits} to {most_bits} for a {name}, got {}", params.bits)
         } else if !originals.contains(&params.originals) {
-            let quoted = |kept: &Option<Precision>| kept.map_or("None".to_owned(), |kept| format!("'{}'", kept.as_str()));
+            let quoted = |kept: &Option<Precision>| {
+                kept.map_or("None".to_owned(), |kept| format!("'{}'", kept.as_str()))
+            };
             let allowed = originals.iter().map(quoted).collect::<Vec<_>>().join(" or ");
             format!("originals must be {allowed} for a {name}, got {}", quoted(&params.originals))
         } else {

@@ -71,7 +71,12 @@ impl Coroutine {
     }
 
     /// Passes a call on to the iterator; an exception (`StopIteration` is the answer) ends the coroutine.
-    fn forward<'py>(&self, py: Python<'py>, method: &str, args: &Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
+    fn forward<'py>(
+        &self,
+        py: Python<'py>,
+        method: &str,
+        args: &Bound<'py, PyTuple>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         let outcome = self.iterator(py).and_then(|iterator| iterator.call_method1(method, args));
         if outcome.is_err() {
             self.end();
@@ -147,7 +152,12 @@ impl<R> Delivery<R> {
     pub(crate) fn answer(mut self, answer: Result<R>) {
         if let Some(to) = self.to.take() {
             let wrap = self.wrap;
-            pool::deliver(|py| to.settle(py, answer.map_err(|error| exception(py, &error)).and_then(|value| wrap(py, value))));
+            pool::deliver(|py| {
+                to.settle(
+                    py,
+                    answer.map_err(|error| exception(py, &error)).and_then(|value| wrap(py, value)),
+                );
+            });
         }
     }
 }
@@ -155,7 +165,9 @@ impl<R> Delivery<R> {
 impl<R> Drop for Delivery<R> {
     fn drop(&mut self) {
         if let Some(to) = self.to.take() {
-            pool::deliver(|py| to.settle(py, Err(exception(py, &Error::new(ErrorKind::Internal, "work was lost")))));
+            pool::deliver(|py| {
+                to.settle(py, Err(exception(py, &Error::new(ErrorKind::Internal, "work was lost"))));
+            });
         }
     }
 }
@@ -167,8 +179,9 @@ impl Address {
             Err(error) => ("set_exception", error.into_value(py).into_any()),
         };
         let event_loop = self.event_loop.bind(py);
-        let sent = settle_function(py)
-            .and_then(|settle| event_loop.call_method1("call_soon_threadsafe", (settle, self.future, method, value)));
+        let sent = settle_function(py).and_then(|settle| {
+            event_loop.call_method1("call_soon_threadsafe", (settle, self.future, method, value))
+        });
         if let Err(error) = sent {
             let closed = event_loop.call_method0("is_closed").and_then(|closed| closed.is_truthy());
             if !closed.unwrap_or(false) {
@@ -186,7 +199,11 @@ fn settle_function(py: Python<'_>) -> PyResult<&Bound<'_, PyCFunction>> {
 
 /// Runs in the loop's thread: the only place where it is known whether somebody still waits.
 #[pyfunction]
-fn settle(future: &Bound<'_, PyAny>, method: &Bound<'_, pyo3::types::PyString>, value: Bound<'_, PyAny>) -> PyResult<()> {
+fn settle(
+    future: &Bound<'_, PyAny>,
+    method: &Bound<'_, pyo3::types::PyString>,
+    value: Bound<'_, PyAny>,
+) -> PyResult<()> {
     if !future.call_method0("done")?.is_truthy()? {
         future.call_method1(method, (value,))?;
     }
@@ -205,12 +222,17 @@ pub(crate) fn pending<R: Send + 'static>(
     let future = event_loop.call_method0("create_future")?;
     let job = Arc::new(Job::new());
     let watched = job.clone();
-    let on_done = PyCFunction::new_closure(py, None, None, move |args: &Bound<'_, PyTuple>, _: Option<&Bound<'_, PyDict>>| {
-        if args.get_item(0)?.call_method0("cancelled")?.is_truthy()? {
-            watched.cancel();
-        }
-        PyResult::Ok(())
-    })?;
+    let on_done = PyCFunction::new_closure(
+        py,
+        None,
+        None,
+        move |args: &Bound<'_, PyTuple>, _: Option<&Bound<'_, PyDict>>| {
+            if args.get_item(0)?.call_method0("cancelled")?.is_truthy()? {
+                watched.cancel();
+            }
+            PyResult::Ok(())
+        },
+    )?;
     future.call_method1("add_done_callback", (on_done,))?;
     let to = Address { event_loop: event_loop.unbind(), future: future.clone().unbind() };
     submit(job, Delivery { to: Some(to), wrap });

@@ -75,8 +75,11 @@ impl<T> Line<T> {
 
     fn check(&self) -> Result<()> {
         if self.torn.load(Ordering::Relaxed) {
-            return Err(Error::new(ErrorKind::Internal, "the index was left half changed by a fork or by a defect of limnion")
-                .suggest("load or build it again; fork before other threads change an index"));
+            return Err(Error::new(
+                ErrorKind::Internal,
+                "the index was left half changed by a fork or by a defect of limnion",
+            )
+            .suggest("load or build it again; fork before other threads change an index"));
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use limnion_index::{FlatIndex, Params, Precision, SearchOptions, Source, Verify};
 use limnion_types::{Error, ErrorKind, Hit, Job, Result};
-use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
+use numpy::{IntoPyArray, PyArray1, PyArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyType};
@@ -129,7 +129,11 @@ impl VectorIndex {
 
     /// Calls `read` on this thread, detached.
     #[inline]
-    fn read<R: Send>(&self, py: Python<'_>, read: impl FnOnce(&FlatIndex) -> Result<R> + Send) -> PyResult<R> {
+    fn read<R: Send>(
+        &self,
+        py: Python<'_>,
+        read: impl FnOnce(&FlatIndex) -> Result<R> + Send,
+    ) -> PyResult<R> {
         let reader = self.reader(py)?;
         py.detach(move || read(&reader)).or_raise(py)
     }
@@ -161,7 +165,8 @@ impl VectorIndex {
     fn rows(&self, name: &'static str, given: &Bound<'_, PyAny>) -> PyResult<(usize, Vec<f32>)> {
         let matrix = Matrix::take(name, given, self.half())?;
         if matrix.dim() != self.dim {
-            let message = format!("{name} must have {} dimensions like the index, got {}", self.dim, matrix.dim());
+            let message =
+                format!("{name} must have {} dimensions like the index, got {}", self.dim, matrix.dim());
             let error = Error::new(ErrorKind::DimensionMismatch, message)
                 .suggest("embed them with the model that made the index's vectors");
             return Err(exception(given.py(), &error));
@@ -175,11 +180,20 @@ impl VectorIndex {
     #[new]
     #[classmethod]
     #[pyo3(signature = (*made, **_options))]
-    fn new(class: &Bound<'_, PyType>, made: &Bound<'_, PyTuple>, _options: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
+    fn new(
+        class: &Bound<'_, PyType>,
+        made: &Bound<'_, PyTuple>,
+        _options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Self> {
         let made = made.get_item(0).and_then(|made| Ok(made.cast_into::<Made>()?)).map_err(|_| {
             let name = class.name().map_or_else(|_| "VectorIndex".to_owned(), |name| name.to_string());
-            let message = format!("{name} must be made from vectors or from a file, not by calling the class");
-            invalid_type(class.py(), message, Some(format!("write {name}.build(vectors) or {name}.load(path)")))
+            let message =
+                format!("{name} must be made from vectors or from a file, not by calling the class");
+            invalid_type(
+                class.py(),
+                message,
+                Some(format!("write {name}.build(vectors) or {name}.load(path)")),
+            )
         })?;
         let Made(gate, params, dim) = made.get();
         Ok(Self { gate: gate.clone(), params: params.clone(), dim: *dim })
@@ -260,7 +274,12 @@ impl VectorIndex {
     }
 
     /// Replaces the vectors of rows that are there: all of them, or none where something is wrong.
-    fn update_batch(&self, py: Python<'_>, ids: &Bound<'_, PyAny>, vectors: &Bound<'_, PyAny>) -> PyResult<()> {
+    fn update_batch(
+        &self,
+        py: Python<'_>,
+        ids: &Bound<'_, PyAny>,
+        vectors: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
         let ids = args::ids("ids", ids)?;
         let (rows, vectors) = self.rows("vectors", vectors)?;
         self.change(py, &Progress::none(), rows, move |index, _| index.update(&ids, &vectors))
@@ -282,7 +301,6 @@ impl VectorIndex {
         signature = (query, k = None, *, recall = None, rerank_factor = None, r#where = None),
         text_signature = "($self, query, k=10, *, recall=None, rerank_factor=None, where=None)"
     )]
-    #[expect(clippy::too_many_arguments, reason = "keyword options of one call")]
     fn search(
         &self,
         py: Python<'_>,
@@ -352,7 +370,8 @@ impl VectorIndex {
         progress: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<HitsBatch> {
         let request = Request::take(k, recall, rerank_factor, r#where)?;
-        let progress = progress.map_or(Ok(Progress::none()), |progress| Progress::take(progress, "search"))?;
+        let progress =
+            progress.map_or(Ok(Progress::none()), |progress| Progress::take(progress, "search"))?;
         let (rows, queries) = self.rows("queries", queries)?;
         let reader = self.reader(py)?;
         pool::run(py, &progress, rows, move |job| request.batch(&reader, &queries, job))
@@ -432,7 +451,11 @@ impl VectorIndex {
         Ok(self.reader(py)?.contains(id))
     }
 
-    fn __getitem__<'py>(&self, py: Python<'py>, id: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyArray1<f32>>> {
+    fn __getitem__<'py>(
+        &self,
+        py: Python<'py>,
+        id: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyArray1<f32>>> {
         let id = args::id("id", id)?;
         Ok(self.read(py, |index| index.vector(id))?.into_pyarray(py))
     }
@@ -456,7 +479,9 @@ impl VectorIndex {
             return Ok(array);
         }
         if copy == Some(false) {
-            return Err(PyValueError::new_err(format!("an index of {kept} originals cannot be {wanted} without a copy")));
+            return Err(PyValueError::new_err(format!(
+                "an index of {kept} originals cannot be {wanted} without a copy"
+            )));
         }
         array.call_method1("astype", (wanted,))
     }
@@ -475,10 +500,18 @@ impl VectorIndex {
 
     fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
         let (name, index) = (slf.get_type().name()?, slf.get().reader(slf.py())?);
-        let originals = index.params().originals.map_or_else(String::new, |kept| format!(", originals='{}'", kept.as_str()));
-        let bits = if index.params().bits == 0 { String::new() } else { format!(", bits={}", index.params().bits) };
-        let (rows, dim, metric, bytes) = (index.len(), index.dim(), index.metric(), index.memory_bytes() as f64);
-        Ok(format!("{name}(n={rows}, dim={dim}, metric='{metric}'{bits}{originals}, memory={:.2} MB)", bytes / 1e6))
+        let originals = index
+            .params()
+            .originals
+            .map_or_else(String::new, |kept| format!(", originals='{}'", kept.as_str()));
+        let bits =
+            if index.params().bits == 0 { String::new() } else { format!(", bits={}", index.params().bits) };
+        let (rows, dim, metric, bytes) =
+            (index.len(), index.dim(), index.metric(), index.memory_bytes() as f64);
+        Ok(format!(
+            "{name}(n={rows}, dim={dim}, metric='{metric}'{bits}{originals}, memory={:.2} MB)",
+            bytes / 1e6
+        ))
     }
 
     /// Writes the index to a file; a file of that name is replaced, all at once.
@@ -502,7 +535,11 @@ impl VectorIndex {
     /// an index of another class.
     #[classmethod]
     #[pyo3(signature = (path, mmap = false))]
-    fn load<'py>(class: &Bound<'py, PyType>, path: &Bound<'py, PyAny>, mmap: bool) -> PyResult<Bound<'py, PyAny>> {
+    fn load<'py>(
+        class: &Bound<'py, PyType>,
+        path: &Bound<'py, PyAny>,
+        mmap: bool,
+    ) -> PyResult<Bound<'py, PyAny>> {
         let path = args::path("path", path)?;
         let wanted = Class::of(class)?;
         let mut watch = Watch::silent();
@@ -515,15 +552,18 @@ impl VectorIndex {
         wrap(class, Task::start(work).wait(class.py(), &mut watch)?)
     }
 
-    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, (Bound<'py, PyArray1<u8>>,))> {
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
         let bytes = slf.get().read(slf.py(), FlatIndex::to_bytes)?;
-        Ok((slf.get_type().getattr("_from_bytes")?, (bytes.into_pyarray(slf.py()),)))
+        Ok((slf.get_type().getattr("_from_bytes")?, (bytes.into_pyarray(slf.py()),).into_pyobject(slf.py())?))
     }
 
     #[classmethod]
-    fn _from_bytes<'py>(class: &Bound<'py, PyType>, bytes: PyReadonlyArray1<'py, u8>) -> PyResult<Bound<'py, PyAny>> {
+    fn _from_bytes<'py>(
+        class: &Bound<'py, PyType>,
+        bytes: &Bound<'py, PyArray1<u8>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         let py = class.py();
-        let source: Source = Arc::new(bytes.as_slice()?.to_vec());
+        let source: Source = Arc::new(bytes.to_vec()?);
         let index = py.detach(|| FlatIndex::from_bytes(&source, Verify::Now)).or_raise(py)?;
         Class::of(class)?.check(index.params()).or_raise(py)?;
         wrap(class, index)

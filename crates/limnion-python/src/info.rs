@@ -22,6 +22,9 @@ pub(crate) fn cpu_features(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     Ok(features)
 }
 
+/// What [`_recommend`] tells.
+type Advice = (&'static str, u8, Option<&'static str>, u64, f32, String);
+
 /// (index, bits, originals, bytes, recall, reason); `limnion.recommend` gives them names.
 #[pyfunction]
 #[pyo3(signature = (n, dim, recall, memory))]
@@ -30,9 +33,17 @@ pub(crate) fn _recommend<'py>(
     dim: &Bound<'py, PyAny>,
     recall: &Bound<'py, PyAny>,
     memory: Option<&Bound<'py, PyAny>>,
-) -> PyResult<(&'static str, u8, Option<&'static str>, u64, f32, String)> {
+) -> PyResult<Advice> {
     let memory = memory.map(|memory| args::whole("memory", memory)).transpose()?;
     let advice =
-        recommend(args::whole("n", n)?, args::count("dim", dim)?, args::number("recall", recall)?, memory).or_raise(n.py())?;
-    Ok((advice.index, advice.bits, advice.originals.map(|kept| kept.as_str()), advice.bytes, advice.recall, advice.reason))
+        recommend(args::whole("n", n)?, args::count("dim", dim)?, args::number("recall", recall)?, memory)
+            .or_raise(n.py())?;
+    Ok((
+        advice.index,
+        advice.bits,
+        advice.originals.map(|kept| kept.as_str()),
+        advice.bytes,
+        advice.recall,
+        advice.reason,
+    ))
 }

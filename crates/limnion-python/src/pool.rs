@@ -54,7 +54,9 @@ fn pool() -> Result<&'static Pool> {
             .num_threads(threads()?)
             .thread_name(|number| format!("limnion-{number}"))
             .build()
-            .map_err(|error| Error::new(ErrorKind::Internal, format!("threads cannot be started: {error}")))?;
+            .map_err(|error| {
+                Error::new(ErrorKind::Internal, format!("threads cannot be started: {error}"))
+            })?;
         let fresh = Box::into_raw(Box::new(Pool { forks: forks(), threads, open: RwLock::new(true) }));
         if POOL.compare_exchange(current, fresh, Ordering::AcqRel, Ordering::Acquire).is_err() {
             // SAFETY: `fresh` was never shared.
@@ -70,13 +72,19 @@ fn threads() -> Result<usize> {
     };
     match wish.to_str().and_then(|wish| wish.parse::<usize>().ok()) {
         Some(count @ 1..=1024) => Ok(count),
-        _ => Err(Error::new(ErrorKind::InvalidArgument, format!("LIMNION_THREADS must be 1 to 1024, got {wish:?}"))
-            .suggest("unset it to use every core that this process may run on")),
+        _ => Err(Error::new(
+            ErrorKind::InvalidArgument,
+            format!("LIMNION_THREADS must be 1 to 1024, got {wish:?}"),
+        )
+        .suggest("unset it to use every core that this process may run on")),
     }
 }
 
 /// Runs `work` on the pool; `then` receives what it gives, on the pool's thread.
-pub(crate) fn spawn<R>(work: impl FnOnce() -> Result<R> + Send + 'static, then: impl FnOnce(Result<R>) + Send + 'static) {
+pub(crate) fn spawn<R>(
+    work: impl FnOnce() -> Result<R> + Send + 'static,
+    then: impl FnOnce(Result<R>) + Send + 'static,
+) {
     match pool() {
         Ok(pool) => pool.threads.spawn(move || then(guarded(work))),
         Err(error) => then(Err(error)),
@@ -143,7 +151,10 @@ impl<R: Send + 'static> Task<R> {
                 return Err(interruption);
             }
             if born != forks() {
-                return Err(exception(py, &Error::new(ErrorKind::Internal, "the process forked while limnion was working")));
+                return Err(exception(
+                    py,
+                    &Error::new(ErrorKind::Internal, "the process forked while limnion was working"),
+                ));
             }
         }
     }
@@ -170,7 +181,13 @@ pub(crate) struct Watch<'a, 'py> {
 impl<'a, 'py> Watch<'a, 'py> {
     /// A watch over a job of `total` steps.
     pub(crate) fn new(progress: &'a Progress<'py>, total: u64) -> Self {
-        Self { job: Arc::new(Job::new()), progress: Some(progress), total, told: None, looked: Instant::now() }
+        Self {
+            job: Arc::new(Job::new()),
+            progress: Some(progress),
+            total,
+            told: None,
+            looked: Instant::now(),
+        }
     }
 
     /// A watch over something too short to tell of.

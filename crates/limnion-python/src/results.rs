@@ -59,7 +59,11 @@ impl Hits {
         Self(hits.into_boxed_slice())
     }
 
-    fn column<'py, T: numpy::Element + Copy>(&self, py: Python<'py>, of: impl Fn(&Hit) -> T) -> Bound<'py, PyArray1<T>> {
+    fn column<'py, T: numpy::Element + Copy>(
+        &self,
+        py: Python<'py>,
+        of: impl Fn(&Hit) -> T,
+    ) -> Bound<'py, PyArray1<T>> {
         PyArray1::from_iter(py, self.0.iter().map(of))
     }
 }
@@ -97,11 +101,14 @@ impl Hits {
     fn __getitem__<'py>(&self, py: Python<'py>, index: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         if let Ok(slice) = index.cast::<PySlice>() {
             let at = slice.indices(self.0.len() as isize)?;
-            let picked = (0..at.slicelength as isize).filter_map(|i| self.0.get((at.start + i * at.step) as usize));
+            let picked =
+                (0..at.slicelength as isize).filter_map(|i| self.0.get((at.start + i * at.step) as usize));
             return Ok(Bound::new(py, Self(picked.copied().collect()))?.into_any());
         }
         let at = position(index.extract()?, self.0.len())?;
-        self.0.get(at).map_or_else(|| Err(PyIndexError::new_err("index out of range")), |hit| to_object(py, hit))
+        self.0
+            .get(at)
+            .map_or_else(|| Err(PyIndexError::new_err("index out of range")), |hit| to_object(py, hit))
     }
 
     fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
@@ -124,10 +131,13 @@ impl Hits {
     /// Where `value` comes first; `ValueError` where it does not.
     #[pyo3(signature = (value, start = 0, stop = isize::MAX))]
     fn index(&self, value: &Bound<'_, PyAny>, start: isize, stop: isize) -> PyResult<usize> {
-        let clamp = |at: isize| if at < 0 { (at + self.0.len() as isize).max(0) as usize } else { at as usize };
+        let clamp =
+            |at: isize| if at < 0 { (at + self.0.len() as isize).max(0) as usize } else { at as usize };
         let range = clamp(start)..clamp(stop).min(self.0.len());
         as_hit(value)
-            .and_then(|value| range.into_iter().find(|&at| self.0.get(at).is_some_and(|hit| same(hit, value))))
+            .and_then(|value| {
+                range.into_iter().find(|&at| self.0.get(at).is_some_and(|hit| same(hit, value)))
+            })
             .ok_or_else(|| PyValueError::new_err("that hit is not among the hits"))
     }
 
@@ -145,7 +155,9 @@ impl Hits {
     }
 
     fn _repr_html_(&self) -> String {
-        let mut html = "<table><thead><tr><th></th><th>id</th><th>score</th><th>distance</th></tr></thead><tbody>".to_owned();
+        let mut html =
+            "<table><thead><tr><th></th><th>id</th><th>score</th><th>distance</th></tr></thead><tbody>"
+                .to_owned();
         for (at, hit) in self.0.iter().enumerate() {
             let _ = write!(
                 html,
@@ -175,7 +187,10 @@ impl HitsBatch {
         let width = batch.first().map_or(0, Vec::len);
         if batch.iter().any(|hits| hits.len() != width) {
             // The same rows match for every query of a batch, so that every query finds the same number.
-            return Err(Error::new(ErrorKind::Internal, "the queries of a batch found different numbers of rows"));
+            return Err(Error::new(
+                ErrorKind::Internal,
+                "the queries of a batch found different numbers of rows",
+            ));
         }
         Ok(Self { queries: batch.len(), width, hits: batch.into_iter().flatten().collect() })
     }
@@ -228,7 +243,7 @@ impl HitsBatch {
             let at = slice.indices(self.queries as isize)?;
             let rows = (0..at.slicelength as isize).map(|i| self.row((at.start + i * at.step) as usize).0);
             let hits: Box<[Hit]> = rows.flatten().collect();
-            let picked = Self { hits, queries: at.slicelength as usize, width: self.width };
+            let picked = Self { hits, queries: at.slicelength, width: self.width };
             return Ok(Bound::new(py, picked)?.into_any());
         }
         let at = position(index.extract()?, self.queries)?;
@@ -272,7 +287,9 @@ impl HitsBatch {
     }
 
     #[classmethod]
-    fn _from_list(class: &Bound<'_, PyType>, batch: Vec<Bound<'_, Hits>>) -> PyResult<Self> {
-        Self::new(batch.iter().map(|hits| hits.get().0.to_vec()).collect()).or_raise(class.py())
+    fn _from_list(class: &Bound<'_, PyType>, batch: &Bound<'_, PyList>) -> PyResult<Self> {
+        let batch =
+            batch.iter().map(|hits| Ok(hits.cast::<Hits>()?.get().0.to_vec())).collect::<PyResult<_>>()?;
+        Self::new(batch).or_raise(class.py())
     }
 }

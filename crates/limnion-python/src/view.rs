@@ -23,7 +23,10 @@ pub(crate) fn view(py: Python<'_>, originals: Originals) -> PyResult<Bound<'_, P
     }
 }
 
-fn array<'py, T: Element + Pod>(matrix: &Matrix<T>, keeper: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+fn array<'py, T: Element + Pod>(
+    matrix: &Matrix<T>,
+    keeper: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
     let rows = ArrayView2::from_shape((matrix.rows(), matrix.dim()), matrix)
         .map_err(|error| PyValueError::new_err(error.to_string()))?;
     // SAFETY: the keeper holds the matrix, which nobody changes while it is shared: the index copies before it writes.

@@ -1,0 +1,89 @@
+"""What type checkers make of limnion: each line says what it expects.
+
+`make check` has mypy read this file; `tests/test_typing.py` has basedpyright read it, too.
+"""
+
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, assert_type
+
+import numpy as np
+from numpy.typing import NDArray
+
+import limnion
+from limnion.types import Metric, Originals
+
+vectors = np.zeros((4, 8), dtype=np.float32)
+query = np.zeros(8, dtype=np.float32)
+
+
+def build() -> limnion.AnyIndex:
+    """Each class builds itself, from arrays and from lists."""
+    assert_type(limnion.FlatF32Index.build(vectors), limnion.FlatF32Index)
+    assert_type(limnion.RabitqIndex.build(vectors, metric="ip"), limnion.RabitqIndex)
+    assert_type(
+        limnion.RabitqAsymIndex.build(vectors, bits=2, originals="f16"), limnion.RabitqAsymIndex
+    )
+    index = limnion.RabitqPlusIndex.build([[1.0, 2.0]], ids=range(1), progress=print)
+    assert_type(index, limnion.RabitqPlusIndex)
+    limnion.RabitqPlusIndex.build(vectors, metric="euclid")  # type: ignore[arg-type]
+    limnion.FlatF32Index.build(vectors, bits=2)  # type: ignore[call-arg]
+    return index
+
+
+def search(index: limnion.RabitqPlusIndex) -> None:
+    """A search gives hits, which are named tuples and arrays."""
+    hits = index.search(query, k=3, recall=0.9, where=[1, 2])
+    assert_type(hits, limnion.Hits)
+    assert_type(hits[0], limnion.Hit)
+    assert_type(hits[1:], limnion.Hits)
+    assert_type(hits.ids, NDArray[np.uint64])
+    assert_type(hits.scores, NDArray[np.float32])
+    assert_type(hits.distances, NDArray[np.float32])
+    assert_type(hits.to_list(), list[limnion.Hit])
+    for hit in hits:
+        assert_type(hit.id, int)
+        id_, score, distance = hit
+        assert_type((id_, score, distance), tuple[int, float, float])
+    batch = index.search_batch(vectors)
+    assert_type(batch, limnion.HitsBatch)
+    assert_type(batch[0], limnion.Hits)
+    assert_type(batch.ids, NDArray[np.uint64])
+    index.search("text")  # type: ignore[arg-type]
+    index.search(query, 3, 0.9)  # type: ignore[call-arg]
+
+
+async def search_async(index: limnion.RabitqPlusIndex) -> None:
+    """The twins are awaited."""
+    waiting = assert_type(index.search_async(query), Coroutine[Any, Any, limnion.Hits])
+    assert_type(await waiting, limnion.Hits)
+    assert_type(await index.search_batch_async(vectors), limnion.HitsBatch)
+
+
+def look(index: limnion.RabitqPlusIndex) -> None:
+    """An index is a collection of vectors."""
+    assert_type(len(index), int)
+    assert_type(index.dim, int)
+    assert_type(index.metric, Metric)
+    assert_type(index.bits, int)
+    assert_type(index.originals, Originals | None)
+    assert_type(index.memory_bytes, int)
+    assert_type(index.ids, NDArray[np.uint64])
+    assert_type(index[3], NDArray[np.float32])
+    assert_type(3 in index, bool)
+    for id_, vector in index:
+        assert_type(id_, int)
+        assert_type(vector, NDArray[np.float32])
+    assert_type(limnion.RabitqPlusIndex.load(Path("x"), mmap=True), limnion.RabitqPlusIndex)
+
+
+def rest() -> None:
+    """What stands beside the indexes."""
+    advice = limnion.recommend(10, 20, recall=0.9)
+    assert_type(advice, limnion.Recommendation)
+    assert_type(advice.bytes, int)
+    assert_type(limnion.cpu_features(), dict[str, bool | str])
+    assert_type(limnion.__version__, str)
+    assert_type(limnion.Embedder.builtin().embed("text"), NDArray[np.float32])
+    assert_type(limnion.LimnionError("message").suggestion, str | None)
+    assert_type(limnion.DimensionMismatch.kind, str)

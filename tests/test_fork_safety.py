@@ -95,10 +95,14 @@ def test_a_child_works_while_the_parents_threads_search() -> None:
 def test_a_child_of_a_change_under_way_says_so() -> None:
     index = limnion.RabitqAsymIndex.build(VECTORS[:100], bits=8)
     big = random_vectors(300_000, 64)
-    writer = threading.Thread(target=lambda: index.add_batch(big))
+    begun = threading.Event()
+
+    def change() -> None:
+        index.add_batch(big, progress=lambda *_: begun.set())
+
+    writer = threading.Thread(target=change)
     writer.start()
-    time.sleep(0.25)
-    assert writer.is_alive()
+    assert begun.wait(10)
 
     def says_so() -> bool:
         try:

@@ -42,9 +42,9 @@ impl Builder {
         Ok(Self { index: FlatIndex::empty(params, dim, sample, capacity)? })
     }
 
-    /// Appends vectors, as [`FlatIndex::add`] does.
+    /// Appends vectors, as [`FlatIndex::add`] does; errors count rows from the first piece on.
     pub fn push(&mut self, vectors: &[f32], ids: Option<&[u64]>, job: &Job) -> Result<()> {
-        self.index.add(ids, vectors, job)
+        self.index.add_part(ids, vectors, self.index.len(), job)
     }
 
     /// The index.

@@ -63,7 +63,9 @@ impl FlatIndex {
     /// An index without rows, centred on the mean of `sample`.
     pub(crate) fn empty(params: &Params, dim: usize, sample: &[f32], capacity: usize) -> Result<Self> {
         params.check(dim)?;
-        let sample = Rows::check("vectors", sample, dim, params.metric)?;
+        // A row that breaks the rules is told of when it is added, by its own number and not by that in the sample.
+        let good = Rows::only_good(sample, dim, params.metric);
+        let sample = Rows::check("sample", &good, dim, params.metric)?;
         let codes = (params.bits > 0).then(|| {
             let (mean, typical_square) = centre(sample, params.metric);
             let quantizer =
@@ -166,7 +168,18 @@ impl FlatIndex {
     /// # Errors
     /// As [`FlatIndex::build`].
     pub fn add(&mut self, ids: Option<&[u64]>, vectors: &[f32], job: &Job) -> Result<()> {
-        let rows = Rows::check("vectors", vectors, self.dim, self.params.metric)?;
+        self.add_part(ids, vectors, 0, job)
+    }
+
+    /// [`FlatIndex::add`] of a part of the caller's vectors, of which the first is number `first`.
+    pub(crate) fn add_part(
+        &mut self,
+        ids: Option<&[u64]>,
+        vectors: &[f32],
+        first: usize,
+        job: &Job,
+    ) -> Result<()> {
+        let rows = Rows::check_part("vectors", vectors, self.dim, self.params.metric, first)?;
         if self.len() + rows.len() > MAX_ROWS {
             return Err(invalid(format!("an index holds at most {MAX_ROWS} rows"))
                 .suggest("split the vectors over several indexes"));

@@ -19,6 +19,17 @@ pub(crate) struct Rows<'a> {
 impl<'a> Rows<'a> {
     /// Checks length, finiteness and, under cosine, that no vector is zero. `name` is the argument's in messages.
     pub(crate) fn check(name: &str, values: &'a [f32], dim: usize, metric: Metric) -> Result<Self> {
+        Self::check_part(name, values, dim, metric, 0)
+    }
+
+    /// [`Rows::check`] of a part of the caller's rows, of which the first is number `first`.
+    pub(crate) fn check_part(
+        name: &str,
+        values: &'a [f32],
+        dim: usize,
+        metric: Metric,
+        first: usize,
+    ) -> Result<Self> {
         if !values.len().is_multiple_of(dim) {
             let message =
                 format!("{name} must hold whole vectors of {dim} numbers, got {} numbers", values.len());
@@ -40,8 +51,18 @@ impl<'a> Rows<'a> {
                 .min_by_key(|(row, _)| *row)
                 .map_or(Ok(()), Err)
         };
-        result.map_err(|(row, problem)| invalid(format!("{name} {problem} (row {row})")))?;
+        result.map_err(|(row, problem)| invalid(format!("{name} {problem} (row {})", first + row)))?;
         Ok(Self { values, dim })
+    }
+
+    /// The rows that keep the rules; nothing is said of the others.
+    pub(crate) fn only_good(values: &[f32], dim: usize, metric: Metric) -> Vec<f32> {
+        values
+            .chunks_exact(dim)
+            .filter(|row| Rows::check("", row, dim, metric).is_ok())
+            .flatten()
+            .copied()
+            .collect()
     }
 
     /// Checks one query.

@@ -60,6 +60,10 @@ impl Codes {
         &self.extra
     }
 
+    pub(crate) fn set_squares(&mut self, squares: (f32, f32)) {
+        self.squares = squares;
+    }
+
     pub(crate) fn squares(&self) -> (f32, f32) {
         self.squares
     }

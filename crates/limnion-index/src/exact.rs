@@ -85,6 +85,8 @@ impl<'a> Exact<'a> {
             Originals::F32(matrix) => prefetch(bytemuck::cast_slice(matrix.row(row))),
             Originals::F16(matrix) => prefetch(bytemuck::cast_slice(matrix.row(row))),
         }
+        let row = row as usize;
+        prefetch(bytemuck::cast_slice(self.inverse_lengths.get(row..=row).unwrap_or_default()));
     }
 }
 

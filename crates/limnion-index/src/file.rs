@@ -127,10 +127,12 @@ impl FlatIndex {
     /// `FileNotFound`, `Io`, `CorruptFile`, `NewerFile`, and `Cancelled` while a `.rbpx` is being built.
     pub fn load(path: &Path, job: &Job) -> Result<Self> {
         let bytes = fs::read(path).map_err(|error| io_error("read", path, &error))?;
-        if rbpx::is_rbpx(&bytes) {
-            return rbpx::read(&bytes, job);
-        }
-        Self::from_bytes(&(Arc::new(bytes) as Source), Verify::Now)
+        let index = if rbpx::is_rbpx(&bytes) {
+            rbpx::read(&bytes, job)
+        } else {
+            Self::from_bytes(&(Arc::new(bytes) as Source), Verify::Now)
+        };
+        index.map_err(|error| error.within(path.display()))
     }
 
     /// Opens the bytes of a file.

@@ -201,10 +201,14 @@ impl FlatIndex {
             }
         };
         self.verify()?;
-        let before = self.len();
+        let (before, squares) = (self.len(), self.codes.as_ref().map(Codes::squares));
         for (piece, ids) in rows.pieces(PIECE_ROWS).zip(ids.chunks(PIECE_ROWS)) {
             if let Err(error) = self.append(piece, ids, job) {
                 self.truncate(before);
+                if let (Some(codes), Some(squares)) = (&mut self.codes, squares) {
+                    codes.set_squares(squares);
+                }
+                self.shrink();
                 return Err(error);
             }
             job.advance(piece.len() as u64);

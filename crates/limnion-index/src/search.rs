@@ -26,7 +26,7 @@ use crate::top::Top;
 /// Survivors between two drains: few enough that the limit falls early, enough to find the most promising among.
 const SURVIVORS: usize = 384;
 /// Rows that are asked for ahead of their turn.
-const AHEAD: usize = 6;
+const AHEAD: usize = 4;
 /// Rows of an exact scan that stay in cache while several queries look at them.
 const TILE_ROWS: usize = 64;
 /// Tables of the queries that share a pass stay within this, so that they fit the first-level cache.

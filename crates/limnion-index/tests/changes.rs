@@ -105,6 +105,32 @@ fn a_change_that_fails_changes_nothing() {
 }
 
 #[test]
+fn an_add_that_is_stopped_on_its_way_leaves_the_index_as_it_was() {
+    let dim = 32;
+    let mut random = Random::new(25);
+    let vectors = random.gaussians(1000, dim);
+    let params = params(4, Some(Precision::F32), Metric::L2);
+    let mut index = FlatIndex::build(&vectors, dim, None, &params, &Job::new()).expect("good vectors");
+    let (before, memory) = (index.clone(), index.memory_bytes());
+    let long: Vec<f32> = random.gaussians(400_000, dim).iter().map(|x| x * 1.5).collect();
+    let job = std::sync::Arc::new(Job::new());
+    let stopper = std::thread::spawn({
+        let job = job.clone();
+        move || {
+            while job.done() == 0 {
+                std::thread::yield_now();
+            }
+            job.cancel();
+        }
+    });
+    let error = index.add(None, &long, &job).expect_err("it was stopped");
+    stopper.join().expect("a thread");
+    assert_eq!(error.kind(), ErrorKind::Cancelled);
+    assert!(index == before);
+    assert!(index.memory_bytes() < memory * 2, "{} of {memory}", index.memory_bytes());
+}
+
+#[test]
 fn an_index_may_start_empty_and_be_emptied() {
     for bits in [0, 1, 4] {
         let params = params(bits, Some(Precision::F32), Metric::L2);

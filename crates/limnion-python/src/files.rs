@@ -28,4 +28,5 @@ pub(crate) fn map(path: &Path, job: &Job) -> Result<FlatIndex> {
         return FlatIndex::load(path, job);
     }
     FlatIndex::from_bytes(&(Arc::new(map) as Source), Verify::OnFirstUse)
+        .map_err(|error| error.within(path.display()))
 }

@@ -6,7 +6,7 @@ import limnion
 
 from .base import Adapter, Answers, Ids, K, Knob, Rows
 
-RECALLS = (0.9, 0.95, 0.99, 0.999)
+RECALLS = (0.8, 0.9, 0.95, 0.99, 0.999)
 FACTORS = 6  # bytes of a row beside its code
 
 
@@ -20,7 +20,8 @@ class Library(Adapter):
         return self.settings["index"] == "FlatF32Index"
 
     def build(self, rows: Rows) -> None:
-        self.index = self.kind().build(rows, metric="ip", **self.settings.get("options", {}))
+        # Of the three metrics, which order unit vectors alike, cosine is the one for text.
+        self.index = self.kind().build(rows, metric="cosine", **self.settings.get("options", {}))
 
     def save(self) -> None:
         self.index.save(self.folder / "index.limnion")
@@ -29,7 +30,9 @@ class Library(Adapter):
         self.index = self.kind().load(self.folder / "index.limnion")
 
     def knobs(self) -> list[Knob]:
-        return [{}] if self.exact() else [{"recall": recall} for recall in RECALLS]
+        if self.settings["index"] in {"FlatF32Index", "RabitqIndex"}:
+            return [{}]
+        return [{"recall": recall} for recall in RECALLS]
 
     def one(self, query: Rows) -> Ids:
         return self.index.search(query, K, **self.knob).ids

@@ -26,7 +26,7 @@ use crate::top::Top;
 /// Survivors between two drains: few enough that the limit falls early, enough to find the most promising among.
 const SURVIVORS: usize = 384;
 /// Rows that are asked for ahead of their turn.
-const AHEAD: usize = 4;
+const AHEAD: usize = 3;
 /// Rows of an exact scan that stay in cache while several queries look at them.
 const TILE_ROWS: usize = 64;
 /// Tables of the queries that share a pass stay within this, so that they fit the first-level cache.
@@ -328,13 +328,13 @@ impl Refine<'_> {
         let mut signs = vec![0; if several_bits { coded.codes.shape().code_bytes() } else { 0 }];
         let mut limit = top.limit();
         let mut bound = coded.bound(top, self.sureness);
+        let fetch = |survivor: &Survivor| match self.exact {
+            Some(exact) if !several_bits => exact.prefetch(survivor.row),
+            _ => prefetch(coded.codes.extra_row(survivor.row)),
+        };
+        rows.iter().take(AHEAD).for_each(fetch);
         for (at, survivor) in rows.iter().enumerate() {
-            if let Some(later) = rows.get(at + AHEAD) {
-                match self.exact {
-                    Some(exact) if !several_bits => exact.prefetch(later.row),
-                    _ => prefetch(coded.codes.extra_row(later.row)),
-                }
-            }
+            rows.get(at + AHEAD).into_iter().for_each(fetch);
             if limit != top.limit() {
                 limit = top.limit();
                 bound = coded.bound(top, self.sureness);

@@ -123,7 +123,9 @@ impl WholeCode {
         let largest = rotated.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
         let step = largest / LARGEST;
         let per_step = if step > 0.0 { 1.0 / step } else { 0.0 };
-        let values: Vec<i16> = rotated.iter().map(|x| (x * per_step).round_ties_even() as i16).collect();
+        // Adding and subtracting 1.5 · 2²³ rounds a small number to the nearest whole one, ties to even, without a call.
+        const ROUND: f32 = 12_582_912.0;
+        let values: Vec<i16> = rotated.iter().map(|x| ((x * per_step + ROUND) - ROUND) as i16).collect();
         let sum = values.iter().map(|&x| i64::from(x)).sum();
         let nibbles = values
             .chunks_exact(4)

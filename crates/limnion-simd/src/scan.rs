@@ -54,7 +54,9 @@ pub struct Survivors {
     entries: Vec<Survivor>,
     capacity: usize,
     /// The blocks that are scanned but not yet searched for survivors.
-    batch: [BlockRows; BATCH],
+    batch: Box<[BlockRows; BATCH]>,
+    /// The lanes of each that survived.
+    hits: [u32; BATCH],
 }
 
 impl Survivors {
@@ -62,7 +64,8 @@ impl Survivors {
     #[must_use]
     pub fn new(capacity: usize) -> Self {
         let capacity = capacity.max(2 * BlockShape::ROWS).next_multiple_of(BlockShape::ROWS);
-        Self { entries: Vec::with_capacity(capacity), capacity, batch: [BlockRows::NONE; BATCH] }
+        let batch = Box::new([BlockRows::NONE; BATCH]);
+        Self { entries: Vec::with_capacity(capacity), capacity, batch, hits: [0; BATCH] }
     }
 
     /// The survivors so far.
@@ -101,8 +104,12 @@ impl Survivors {
 
     /// Adds the survivors among the rows of the batch, and empties it.
     fn settle(&mut self) {
-        for rows in &mut self.batch {
-            let mut hits = std::mem::take(&mut rows.hits);
+        let hits = std::mem::take(&mut self.hits);
+        // Of most batches nothing survives, and all of their hits are one comparison.
+        if hits == [0; BATCH] {
+            return;
+        }
+        for (rows, mut hits) in self.batch.iter().zip(hits) {
             while hits != 0 {
                 let lane = hits.trailing_zeros();
                 let (estimate, error) = (rows.estimates[lane as usize], rows.errors[lane as usize]);
@@ -126,13 +133,11 @@ struct BlockRows {
     errors: [f32; BlockShape::ROWS],
     /// The number of the row in lane 0.
     first_row: u32,
-    /// The lanes that survived.
-    hits: u32,
 }
 
 impl BlockRows {
     const NONE: Self =
-        Self { estimates: [0.0; BlockShape::ROWS], errors: [0.0; BlockShape::ROWS], first_row: 0, hits: 0 };
+        Self { estimates: [0.0; BlockShape::ROWS], errors: [0.0; BlockShape::ROWS], first_row: 0 };
 }
 
 /// One query of a scan.
@@ -317,7 +322,7 @@ mod scalar {
                 for probe in probes {
                     let rows = &mut probe.survivors.batch[place];
                     rows.first_row = block.first_row;
-                    rows.hits =
+                    probe.survivors.hits[place] =
                         bound(&block, &sums(&block, probe.lut.tables()), &probe.bound, rows) & block.mask;
                 }
             }
@@ -401,7 +406,7 @@ macro_rules! kernels {
             for (probe, sums) in probes.iter_mut().zip(&sums) {
                 let rows = &mut probe.survivors.batch[place];
                 rows.first_row = block.first_row;
-                rows.hits = bound(block.factors, sums, &probe.bound, rows) & block.mask;
+                probe.survivors.hits[place] = bound(block.factors, sums, &probe.bound, rows) & block.mask;
             }
         }
     };

@@ -30,7 +30,7 @@ BATCH_SECONDS = 10.0  # a slower library gets fewer
 FEWEST = 50  # queries of a pass, however slow
 SLOW_BUILD = 60.0  # seconds; a longer build is not repeated for quiet
 LONGEST = 1_800  # seconds a phase may take
-OVERHEAD_ROWS = 64
+OVERHEAD_ROWS = 10  # as many as there are hits
 OVERHEAD_CALLS = 20_000
 
 
@@ -217,8 +217,9 @@ def batch(phase: Phase) -> dict[str, Any]:
 def overhead(phase: Phase) -> dict[str, Any]:
     """Microseconds a call, when there is nothing to search: an index of a few rows."""
     machine.pin(1)
-    rows = datasets.read(phase.data, "base")[:OVERHEAD_ROWS].copy()
+    rows = datasets.read(phase.data, "base")
     library = phase.library(rows.shape[1])
+    rows = rows[: max(OVERHEAD_ROWS, library.fewest_rows)].copy()
     library.build(rows)
     library.save()
     library.load()
@@ -235,7 +236,7 @@ def overhead(phase: Phase) -> dict[str, Any]:
         return statistics.median(timed)
 
     took, guard = machine.undisturbed(passes, phase.tries)
-    return {"call_us": 1e6 * took / OVERHEAD_CALLS, "rows": OVERHEAD_ROWS, **guard}
+    return {"call_us": 1e6 * took / OVERHEAD_CALLS, "rows": len(rows), **guard}
 
 
 PHASES = {"build": build, "single": single, "batch": batch, "overhead": overhead}

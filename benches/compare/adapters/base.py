@@ -18,11 +18,12 @@ Knob = dict[str, Any]
 
 @dataclass
 class Adapter(ABC):
-    """A library with one index. Rows have unit length, and the metric is the inner product.
+    """A library with one index. Rows have unit length: inner product and cosine order them alike.
 
     `build` and `load` run in different processes: whatever `load` needs must lie in `folder`.
     """
 
+    fewest_rows = 1
     dim: int
     threads: int
     folder: Path

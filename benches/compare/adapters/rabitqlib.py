@@ -10,6 +10,8 @@ EFS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 400, 600)
 class Library(Adapter):
     """Settings: degree, ef_construction, bits."""
 
+    fewest_rows = 64
+
     def build(self, rows: Rows) -> None:
         self.index = rabitqlib.SymqgIndex(
             self.dim,

@@ -34,6 +34,8 @@ const TABLE_BYTES: usize = 24 << 10;
 const MAX_GROUP: usize = 8;
 /// With so few rows allowed, their originals are looked at without asking the codes.
 const FEW_ROWS: usize = 512;
+/// So many rows in a run are measured in the time that it takes to prepare a query for codes.
+const PREPARATION_ROWS: usize = 64;
 
 impl FlatIndex {
     /// The nearest rows to `query`, best first; ties go to the lower id. On the calling thread.
@@ -86,7 +88,10 @@ impl FlatIndex {
 
     fn plan(&self, options: &SearchOptions<'_>) -> Result<Plan> {
         let plan = options.plan(&self.params)?;
-        let few = options.selection.is_some_and(|selection| selection.len() <= FEW_ROWS.max(4 * options.k));
+        let few = match options.selection {
+            Some(selection) => selection.len() <= FEW_ROWS.max(4 * options.k),
+            None => self.len() <= PREPARATION_ROWS,
+        };
         Ok(if few && self.originals.is_some() { Plan::Exact } else { plan })
     }
 

@@ -5,6 +5,8 @@ use std::ops::Range;
 use crate::block::{BlockShape, FACTOR_BYTES};
 use crate::level::Level;
 use crate::lut::{Lut, UNIT};
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use crate::memory::prefetch_line;
 
 /// What turns the table sums of a query into estimates and lower bounds.
 ///
@@ -359,13 +361,23 @@ mod scalar {
     }
 }
 
+/// Has one unit of a block that is scanned later fetched from memory.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[inline(always)]
+fn fetch(later: &[[u8; UNIT]], unit: usize) {
+    if let Some(unit) = later.get(unit) {
+        prefetch_line(unit.as_ptr());
+        prefetch_line(unit[64..].as_ptr());
+    }
+}
+
 /// The scan of one level, given
-/// - `sums::<N>`, which looks up and adds up a block's codes for N probes, N up to `$most`;
+/// - `sums::<N>`, which looks up and adds up a block's codes for N probes, N up to `$most`, and calls `fetch` for each unit;
 /// - `bound`, which turns sums into estimates, and says which rows survive.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! kernels {
     ($features:literal, $most:literal: $($count:literal)*) => {
-        use super::{Block, Blocks, Items, Probe, UNIT, scan_batches};
+        use super::{Block, Blocks, Items, Probe, UNIT, fetch, scan_batches};
         use crate::memory::prefetch_line;
 
         #[target_feature(enable = $features)]
@@ -374,35 +386,39 @@ macro_rules! kernels {
             let ahead = blocks.blocks_ahead();
             scan_batches(items, probes, |position, place, probes| {
                 let Some(block) = blocks.block(items.at(position), units) else { return };
-                if let Some(later) = blocks.block(items.at(position + ahead), units) {
-                    for unit in later.codes {
-                        prefetch_line(unit.as_ptr());
-                        prefetch_line(unit[64..].as_ptr());
-                    }
-                    for line in later.factors.chunks(64) {
-                        prefetch_line(line.as_ptr());
-                    }
-                }
+                let later = blocks.block(items.at(position + ahead), units);
+                let mut later = later.map_or(&[][..], |later| {
+                    later.factors.chunks(64).for_each(|line| prefetch_line(line.as_ptr()));
+                    later.codes
+                });
                 for probes in probes.chunks_mut($most) {
                     match probes.len() {
-                        $($count => scan_block::<$count>(&block, place, probes),)*
+                        $($count => scan_block::<$count>(&block, later, place, probes),)*
                         _ => {}
                     }
+                    // Once is enough.
+                    later = &[];
                 }
             })
         }
 
-        /// Scans one block for N probes.
+        /// Scans one block for N probes, and has the units of a later one fetched on the way: between additions there
+        /// is room for it, while all at once they would hold up the loads.
         #[inline]
         #[target_feature(enable = $features)]
-        fn scan_block<const N: usize>(block: &Block<'_>, place: usize, probes: &mut [Probe<'_>]) {
+        fn scan_block<const N: usize>(
+            block: &Block<'_>,
+            later: &[[u8; UNIT]],
+            place: usize,
+            probes: &mut [Probe<'_>],
+        ) {
             let Some(probes) = probes.first_chunk_mut::<N>() else { return };
             let mut tables: [&[[u8; UNIT]]; N] = [&[]; N];
             for (tables, probe) in tables.iter_mut().zip(&*probes) {
                 // As many units as the codes have, so that no access to a unit needs a check.
                 *tables = &probe.lut.tables().as_chunks().0[..block.codes.len()];
             }
-            let sums = sums(block.codes, tables);
+            let sums = sums(block.codes, tables, later);
             for (probe, sums) in probes.iter_mut().zip(&sums) {
                 let rows = &mut probe.survivors.batch[place];
                 rows.first_row = block.first_row;
@@ -425,7 +441,11 @@ mod avx2 {
 
     #[inline]
     #[target_feature(enable = "avx2,f16c")]
-    fn sums<const N: usize>(codes: &[[u8; UNIT]], tables: [&[[u8; UNIT]]; N]) -> [[u32; 32]; N] {
+    fn sums<const N: usize>(
+        codes: &[[u8; UNIT]],
+        tables: [&[[u8; UNIT]]; N],
+        later: &[[u8; UNIT]],
+    ) -> [[u32; 32]; N] {
         let nibble = _mm256_set1_epi8(15);
         let mut sums = [[0; 32]; N];
         for start in (0..codes.len()).step_by(FLUSH) {
@@ -434,6 +454,9 @@ mod avx2 {
                 let mut all = [_mm256_setzero_si256(); N];
                 let mut odd = [_mm256_setzero_si256(); N];
                 for (unit, codes) in codes.iter().enumerate().skip(start).take(FLUSH) {
+                    if half == 0 {
+                        fetch(later, unit);
+                    }
                     for pair in 0..2 {
                         let codes = load(codes, half * 64 + pair * 32);
                         let low = _mm256_and_si256(codes, nibble);
@@ -582,7 +605,11 @@ mod avx512 {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    fn sums<const N: usize>(codes: &[[u8; UNIT]], tables: [&[[u8; UNIT]]; N]) -> [[u32; 32]; N] {
+    fn sums<const N: usize>(
+        codes: &[[u8; UNIT]],
+        tables: [&[[u8; UNIT]]; N],
+        later: &[[u8; UNIT]],
+    ) -> [[u32; 32]; N] {
         let nibble = _mm512_set1_epi8(15);
         let mut sums = [[0; 32]; N];
         for start in (0..codes.len()).step_by(FLUSH) {
@@ -591,6 +618,9 @@ mod avx512 {
                 let mut all = [_mm512_setzero_si512(); N];
                 let mut odd = [_mm512_setzero_si512(); N];
                 for (unit, codes) in codes.iter().enumerate().skip(start).take(FLUSH) {
+                    if half == 0 {
+                        fetch(later, unit);
+                    }
                     let codes = load(&codes.as_chunks().0[half]);
                     let low = _mm512_and_si512(codes, nibble);
                     let high = _mm512_and_si512(_mm512_srli_epi16::<4>(codes), nibble);
@@ -649,7 +679,11 @@ mod avx512vnni {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
-    fn sums<const N: usize>(codes: &[[u8; UNIT]], tables: [&[[u8; UNIT]]; N]) -> [[u32; 32]; N] {
+    fn sums<const N: usize>(
+        codes: &[[u8; UNIT]],
+        tables: [&[[u8; UNIT]]; N],
+        later: &[[u8; UNIT]],
+    ) -> [[u32; 32]; N] {
         let by_row = load(&BY_ROW);
         let nibble = _mm512_set1_epi8(15);
         // Which of the four tables of 16 entries each byte of a row looks in.
@@ -659,6 +693,7 @@ mod avx512vnni {
         let second = usize::from(N <= 4);
         let mut lanes = [[[_mm512_setzero_si512(); 2]; 2]; N];
         for (unit, codes) in codes.iter().enumerate() {
+            fetch(later, unit);
             let mut places = [[by_row; 2]; 2];
             for ([low, high], codes) in places.iter_mut().zip(codes.as_chunks().0) {
                 let codes = _mm512_permutexvar_epi8(by_row, load(codes));
@@ -702,12 +737,19 @@ mod neon {
 
     #[inline]
     #[target_feature(enable = "neon")]
-    fn sums<const N: usize>(codes: &[[u8; UNIT]], tables: [&[[u8; UNIT]]; N]) -> [[u32; 32]; N] {
+    fn sums<const N: usize>(
+        codes: &[[u8; UNIT]],
+        tables: [&[[u8; UNIT]]; N],
+        later: &[[u8; UNIT]],
+    ) -> [[u32; 32]; N] {
         let mut sums = [[0; 32]; N];
         for start in (0..codes.len()).step_by(FLUSH) {
             for half in 0..2 {
                 let mut words = [[vdupq_n_u16(0); 2]; N];
                 for (unit, codes) in codes.iter().enumerate().skip(start).take(FLUSH) {
+                    if half == 0 {
+                        fetch(later, unit);
+                    }
                     for byte in 0..4 {
                         let codes = load(codes, half * 4 + byte);
                         let (low, high) = (vandq_u8(codes, vdupq_n_u8(15)), vshrq_n_u8::<4>(codes));

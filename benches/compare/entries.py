@@ -32,6 +32,9 @@ ENTRIES = (
     limnion("plus-f32", "RabitqPlusIndex", ", 1 bit + f32", bits=1, originals="f32"),
     limnion("plus-f16", "RabitqPlusIndex", ", 1 bit + f16", bits=1, originals="f16"),
     limnion("asym", "RabitqAsymIndex", ", 4 bits", bits=4),
+    limnion("asym-2", "RabitqAsymIndex", ", 2 bits", bits=2),
+    limnion("asym-5", "RabitqAsymIndex", ", 5 bits", bits=5),
+    limnion("asym-8", "RabitqAsymIndex", ", 8 bits", bits=8),
     limnion("rabitq", "RabitqIndex", ", 1 bit"),
     limnion("flat", "FlatF32Index", ", exact"),
     Entry(

@@ -25,7 +25,8 @@ pub struct Recommendation {
 /// A flat scan of the originals answers so much data in well under a millisecond.
 const SMALL_BYTES: u64 = 4 << 20;
 /// Recall@10 on real text embeddings from codes alone, by bits a dimension (`benches/RESULTS.md` has the figures).
-const RECALL_OF_BITS: [(u8, f32); 5] = [(1, 0.5), (2, 0.77), (4, 0.93), (6, 0.98), (8, 0.995)];
+const RECALL_OF_BITS: [(u8, f32); 7] =
+    [(1, 0.65), (2, 0.82), (3, 0.90), (4, 0.94), (5, 0.97), (6, 0.98), (8, 0.99)];
 
 /// Says which index and settings to take for `n` vectors of `dim` dimensions: the fastest flat index that finds the share
 /// `recall` of the true neighbours within `memory` bytes.
@@ -140,7 +141,8 @@ mod tests {
         assert_eq!(advise(1_000_000, 0.99, None), ("RabitqPlusIndex", 1, Some(Precision::F32)));
         assert_eq!(advise(1_000_000, 0.99, Some(1 << 30)), ("RabitqPlusIndex", 1, Some(Precision::F16)));
         assert_eq!(advise(1_000_000, 0.99, Some(500_000_000)), ("RabitqAsymIndex", 8, None));
-        assert_eq!(advise(1_000_000, 0.90, Some(250_000_000)), ("RabitqAsymIndex", 4, None));
+        assert_eq!(advise(1_000_000, 0.90, Some(250_000_000)), ("RabitqAsymIndex", 3, None));
+        assert_eq!(advise(1_000_000, 0.95, Some(256_000_000)), ("RabitqAsymIndex", 5, None));
         assert_eq!(advise(1_000_000, 1.0, None), ("FlatF32Index", 0, Some(Precision::F32)));
     }
 

@@ -48,6 +48,7 @@ mod popcount;
 mod rotation;
 mod scan;
 mod signs;
+mod survivors;
 #[cfg(test)]
 mod testing;
 mod vector;
@@ -60,5 +61,6 @@ pub use lut::Lut;
 pub use memory::{huge_pages, prefetch};
 pub use popcount::{hamming, popcount};
 pub use rotation::{fht, flip_signs, kac_walk, scale};
-pub use scan::{Bound, Probe, Survivor, Survivors, scan, scan_selected};
+pub use scan::{Bound, Probe, scan, scan_selected};
 pub use signs::pack_signs;
+pub use survivors::{Survivor, Survivors};

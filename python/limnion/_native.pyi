@@ -61,9 +61,14 @@ class Coroutine(_Coroutine[Any, Any, Any]):
 
     def __await__(self) -> Iterator[Any]: ...  # type: ignore[override]
     def __next__(self) -> Any: ...
-    def send(self, value: Any, /) -> Any: ...
-    def throw(self, *exception: Any) -> Any: ...
-    def close(self) -> None: ...
+    def send(self, value: Any, /) -> Any:
+        """Goes on to the next suspension, as of any coroutine."""
+
+    def throw(self, *exception: Any) -> Any:
+        """Raises an exception where the coroutine waits."""
+
+    def close(self) -> None:
+        """Ends the coroutine; work that is under way for it is cancelled."""
 
 @final
 class Embedder:

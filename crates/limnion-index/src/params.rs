@@ -78,7 +78,8 @@ pub struct SearchOptions<'a> {
     /// How sure to be of each true neighbour, in (0, 1]: the probability that one at the very edge of the answer is
     /// not ruled out by the bound of its code. 0.99 unless told; 1.0 looks at every original.
     pub recall: Option<f32>,
-    /// Looks closely at exactly k × this many rows, the best by their sign bits, in place of the bound.
+    /// Looks closely at exactly k × this many rows, the best by their sign bits, in place of the bound. Where very few
+    /// rows may be found (64 in all, or some hundreds selected) and originals are kept, all of them are measured.
     pub rerank_factor: Option<u32>,
     /// The rows that may be found; all unless told.
     pub selection: Option<&'a Selection>,

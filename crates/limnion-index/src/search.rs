@@ -89,7 +89,7 @@ impl FlatIndex {
     fn plan(&self, options: &SearchOptions<'_>) -> Result<Plan> {
         let plan = options.plan(&self.params)?;
         let few = match options.selection {
-            Some(selection) => selection.len() <= FEW_ROWS.max(4 * options.k),
+            Some(selection) => selection.len() <= FEW_ROWS.max(options.k.saturating_mul(4)),
             None => self.len() <= PREPARATION_ROWS,
         };
         Ok(if few && self.originals.is_some() { Plan::Exact } else { plan })
@@ -217,7 +217,7 @@ impl<'a> Search<'a> {
                 let refine = Refine { index, exact: exact.as_ref(), sureness: Some(sureness) };
                 let mut pending = std::mem::take(&mut coded.pending);
                 pending.extend_from_slice(survivors);
-                if pending.len() > 2 * top.k() {
+                if pending.len() > top.k().saturating_mul(2) {
                     pending.select_nth_unstable_by(top.k() - 1, most_promising);
                     let rest = pending.split_off(top.k());
                     refine.rows(&pending, coded, top);
@@ -247,7 +247,8 @@ impl<'a> Search<'a> {
     /// Measures rows against their originals.
     fn measure(&mut self, rows: impl Iterator<Item = u32>) {
         let Some(exact) = &self.exact else { return };
-        let rows: Vec<u32> = rows.collect();
+        // A selection may be older than the index, and name rows that are gone.
+        let rows: Vec<u32> = rows.filter(|&row| (row as usize) < self.index.len()).collect();
         for (at, &row) in rows.iter().enumerate() {
             if let Some(&later) = rows.get(at + AHEAD) {
                 exact.prefetch(later);
@@ -276,7 +277,7 @@ impl<'a> Coded<'a> {
             query: Query::new(codes.quantizer(), level, query, factor),
             lengths: codes.lengths(),
             unit: scale * scale,
-            survivors: Survivors::new(SURVIVORS.max(4 * k).min(index.len())),
+            survivors: Survivors::new(SURVIVORS.max(k.saturating_mul(4)).min(index.len())),
             pending: Vec::new(),
             budget_limit: f32::MAX,
         }

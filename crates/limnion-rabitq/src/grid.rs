@@ -24,7 +24,7 @@ const FIVE_SCALES: &[f32] = &[0.88, 0.94, 1.0, 1.06, 1.12];
 
 /// The deviation of the estimate from B bits as a share of that from one bit, for B = 1 to 8.
 ///
-/// The tests of the estimator check these figures.
+/// `the_bound_covers_the_share_that_its_sureness_says` checks what comes of them.
 const ERROR_SHARE: [f32; MAX_BITS as usize] = [1.0, 0.486, 0.261, 0.142, 0.0773, 0.0412, 0.0203, 0.0102];
 
 /// The error bound of a code of `bits` as a share of the bound of its sign bits.

@@ -35,6 +35,32 @@ pub enum ErrorKind {
     NewerFile,
     /// Text cannot be embedded: the model is missing or broken.
     Embed,
+    /// A record that is to be read has never been written, or is deleted or expired.
+    KeyNotFound,
+    /// A record has no value at the time that is asked for.
+    NoValueAtTime,
+    /// A condition of a write does not hold: somebody else has written meanwhile.
+    Conflict,
+    /// A value that cannot be stored, or stored bytes that cannot be made a value.
+    Serialization,
+    /// Another process, or another handle of this one, has the database open.
+    DatabaseLocked,
+    /// The database is closed.
+    DatabaseClosed,
+    /// A write to a database that is open for reading.
+    ReadOnly,
+    /// What lies on disk is not what was written there.
+    Corruption,
+    /// The disk, or the quota, is full.
+    DiskFull,
+    /// A handle that was opened before a fork is used in the child.
+    ForkedProcess,
+    /// A name, a configuration or a query of a database that cannot be used.
+    Validation,
+    /// The files of a database cannot be read or written.
+    StoreIo,
+    /// A database was written by a newer version of limnion.
+    NewerDatabase,
     /// The caller asked the job to stop.
     Cancelled,
     /// A defect of limnion: please report it.
@@ -43,7 +69,7 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind, in the order of declaration.
-    pub const ALL: [ErrorKind; 14] = [
+    pub const ALL: [ErrorKind; 27] = [
         ErrorKind::InvalidArgument,
         ErrorKind::InvalidType,
         ErrorKind::DimensionMismatch,
@@ -56,6 +82,19 @@ impl ErrorKind {
         ErrorKind::CorruptFile,
         ErrorKind::NewerFile,
         ErrorKind::Embed,
+        ErrorKind::KeyNotFound,
+        ErrorKind::NoValueAtTime,
+        ErrorKind::Conflict,
+        ErrorKind::Serialization,
+        ErrorKind::DatabaseLocked,
+        ErrorKind::DatabaseClosed,
+        ErrorKind::ReadOnly,
+        ErrorKind::Corruption,
+        ErrorKind::DiskFull,
+        ErrorKind::ForkedProcess,
+        ErrorKind::Validation,
+        ErrorKind::StoreIo,
+        ErrorKind::NewerDatabase,
         ErrorKind::Cancelled,
         ErrorKind::Internal,
     ];
@@ -75,6 +114,19 @@ impl ErrorKind {
             ErrorKind::CorruptFile => "corrupt-file",
             ErrorKind::NewerFile => "newer-file",
             ErrorKind::Embed => "embed",
+            ErrorKind::KeyNotFound => "key-not-found",
+            ErrorKind::NoValueAtTime => "no-value-at-time",
+            ErrorKind::Conflict => "conflict",
+            ErrorKind::Serialization => "serialization",
+            ErrorKind::DatabaseLocked => "database-locked",
+            ErrorKind::DatabaseClosed => "database-closed",
+            ErrorKind::ReadOnly => "read-only",
+            ErrorKind::Corruption => "corruption",
+            ErrorKind::DiskFull => "disk-full",
+            ErrorKind::ForkedProcess => "forked-process",
+            ErrorKind::Validation => "validation",
+            ErrorKind::StoreIo => "store-io",
+            ErrorKind::NewerDatabase => "newer-database",
             ErrorKind::Cancelled => "cancelled",
             ErrorKind::Internal => "internal",
         }

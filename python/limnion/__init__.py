@@ -6,6 +6,8 @@ What there is so far:
   `FlatF32Index`; `recommend` chooses among them. All fit `AnyIndex`.
 - `Hits`, a sequence of `Hit(id, score, distance)`: what a search gives back; `HitsBatch` is a
   sequence of those.
+- `Database`, configured by `Config`: records with a whole history in one folder, from asyncio;
+  `SyncDatabase` is the same without `await`.
 - `Embedder`: text to vectors, with a model that comes along.
 - `LimnionError` and below it, in `limnion.errors`, everything that limnion raises.
 
@@ -20,16 +22,29 @@ What there is so far:
 (5, dtype('float32'))
 """
 
-from typing import TYPE_CHECKING
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING, Final
 
 from limnion import errors
 from limnion._native import Hits, HitsBatch, __version__, cpu_features
 from limnion.errors import (
+    ConflictError,
+    CorruptionError,
+    DatabaseClosedError,
+    DatabaseLockedError,
     DimensionMismatch,
+    DiskFullError,
     EmbedError,
     EmptyIndex,
+    ForkedProcessError,
+    KeyNotFoundError,
     LimnionError,
+    NoValueAtTime,
     PersistError,
+    ReadOnlyError,
+    SerializationError,
+    StoreError,
+    ValidationError,
     VectorIndexError,
 )
 from limnion.indexes import (
@@ -44,40 +59,81 @@ from limnion.indexes import (
 from limnion.protocols import AnyIndex
 
 if TYPE_CHECKING:
+    from limnion.config import Config, Retention
+    from limnion.database import Database
+    from limnion.diff import Diff
     from limnion.embed import Embedder
+    from limnion.filters import F
+    from limnion.records import Record, Records
+    from limnion.serializers import register_serializer
+    from limnion.sync_database import SyncDatabase
 
     IndexError = VectorIndexError  # noqa: A001 - on purpose, and not in __all__
 
 __all__ = [
     "AnyIndex",
+    "Config",
+    "ConflictError",
+    "CorruptionError",
+    "Database",
+    "DatabaseClosedError",
+    "DatabaseLockedError",
+    "Diff",
     "DimensionMismatch",
+    "DiskFullError",
     "EmbedError",
     "Embedder",
     "EmptyIndex",
+    "F",
     "FlatF32Index",
+    "ForkedProcessError",
     "Hit",
     "Hits",
     "HitsBatch",
+    "KeyNotFoundError",
     "LimnionError",
+    "NoValueAtTime",
     "PersistError",
     "RabitqAsymIndex",
     "RabitqIndex",
     "RabitqPlusIndex",
+    "ReadOnlyError",
     "Recommendation",
+    "Record",
+    "Records",
+    "Retention",
+    "SerializationError",
+    "StoreError",
+    "SyncDatabase",
+    "ValidationError",
     "VectorIndexError",
     "__version__",
     "cpu_features",
     "errors",
     "recommend",
+    "register_serializer",
 ]
+
+_LATER: Final = {
+    "Config": "config",
+    "Database": "database",
+    "Diff": "diff",
+    "Embedder": "embed",
+    "F": "filters",
+    "Record": "records",
+    "Records": "records",
+    "Retention": "config",
+    "SyncDatabase": "sync_database",
+    "register_serializer": "serializers",
+}
 
 
 def __getattr__(name: str) -> object:
     """Imports what is heavier, or would hide a builtin, when it is first asked for."""
-    if name == "Embedder":
-        from limnion.embed import Embedder  # noqa: PLC0415
-
-        return Embedder
+    if name in _LATER:
+        found: object = getattr(_import_module(f"limnion.{_LATER[name]}"), name)
+        globals()[name] = found
+        return found
     if name == "IndexError":
         return VectorIndexError
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

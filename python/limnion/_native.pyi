@@ -1,14 +1,29 @@
+import datetime as dt
 import os
 from collections.abc import Coroutine as _Coroutine
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, ClassVar, Self, SupportsIndex, final, overload
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from typing import (
+    Any,
+    ClassVar,
+    Generic,
+    Literal,
+    Self,
+    SupportsIndex,
+    TypeAlias,
+    TypeVar,
+    final,
+    overload,
+)
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from typing_extensions import disjoint_base
 
+from limnion.errors import KeyNotFoundError
 from limnion.indexes import Hit
 from limnion.types import (
+    AsOf,
+    Expect,
     IdsLike,
     MatrixLike,
     Metric,
@@ -24,12 +39,21 @@ __all__ = [
     "Embedder",
     "Hits",
     "HitsBatch",
+    "Hold",
+    "Record",
+    "Request",
+    "Store",
     "VectorIndex",
+    "Write",
     "__version__",
     "_recommend",
     "cpu_features",
     "error_kinds",
 ]
+
+_T = TypeVar("_T")
+_Change: TypeAlias = tuple[str, str, int, dt.datetime, Any, Record | None]
+_Report: TypeAlias = tuple[list[str], int, int, int]
 
 __version__: str
 PROFILE: str
@@ -376,3 +400,339 @@ class VectorIndex:
 
     @classmethod
     def _from_bytes(cls, bytes: NDArray[np.uint8]) -> Self: ...
+
+@final
+class Record:
+    """One version of a record: made by reads, searches and histories.
+
+    What it holds is decoded when it is asked for, and is a new object each time.
+    """
+
+    @property
+    def namespace(self) -> str:
+        """The namespace."""
+
+    @property
+    def key(self) -> str:
+        """The key."""
+
+    @property
+    def value(self) -> Any:
+        """The value; `None` where the version is a deletion."""
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The metadata; an empty dict where none was given."""
+
+    @property
+    def text(self) -> str | None:
+        """The text that full-text search looks at."""
+
+    @property
+    def vector(self) -> NDArray[np.float32] | None:
+        """The vector that has no name."""
+
+    @property
+    def vectors(self) -> dict[str, NDArray[np.float32]]:
+        """The vectors by name; the one without has the empty name."""
+
+    @property
+    def version(self) -> int:
+        """The number of the commit that wrote this version."""
+
+    @property
+    def timestamp(self) -> dt.datetime:
+        """When that was, in UTC, exact to the microsecond. No two commits share one."""
+
+    @property
+    def previous(self) -> int | None:
+        """The version before this one; `None` for the first."""
+
+    @property
+    def hash(self) -> str | None:
+        """The BLAKE3 hash of the value in hexadecimal: the same for the same value.
+
+        `None` for a deletion.
+        """
+
+    @property
+    def expires_at(self) -> dt.datetime | None:
+        """When the record runs out, in UTC."""
+
+    @property
+    def deleted(self) -> bool:
+        """Whether this version is a deletion, also one by expiry."""
+
+    @property
+    def expired(self) -> bool:
+        """Whether the record was deleted because it ran out."""
+
+    def __eq__(self, other: object, /) -> bool: ...
+    def __ne__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+
+@final
+class Request(Generic[_T]):
+    """Something that a store is asked: `await` it, or call `wait`. Once."""
+
+    def __await__(self) -> Generator[Any, Any, _T]: ...
+    def wait(self) -> _T:
+        """Waits for the answer; Ctrl-C ends the wait and the work."""
+
+    def __class_getitem__(cls, item: Any, /) -> Any: ...
+
+@final
+class Write:
+    """A write that is held back: its value is encoded already."""
+
+    @staticmethod
+    def put(
+        namespace: str,
+        key: str,
+        value: object,
+        ttl: float | dt.timedelta | None = None,
+        metadata: dict[str, Any] | None = None,
+        text: str | None = None,
+        vector: VectorLike | None = None,
+        vectors: dict[str, VectorLike] | None = None,
+    ) -> Write:
+        """The write of a value."""
+
+    @staticmethod
+    def delete(namespace: str, key: str) -> Write:
+        """The write of a deletion."""
+
+    @property
+    def deletes(self) -> bool:
+        """Whether it is a deletion."""
+
+    @property
+    def value(self) -> Any:
+        """The value, decoded again; `None` for a deletion."""
+
+@final
+class Hold:
+    """A point in history that retention leaves alone, as long as this lives."""
+
+@final
+class Store:
+    """The store below a database."""
+
+    @staticmethod
+    def open(options: dict[str, Any]) -> Request[Store]:
+        """Opens a store."""
+
+    def close(self) -> Request[None]:
+        """Ends all work."""
+
+    @property
+    def path(self) -> Any:
+        """The folder."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether there are queued writes, or one of them failed."""
+
+    def hot(self, namespace: str, key: str, missing: object) -> Any:
+        """The value of a record that is in memory, and `missing` for all others."""
+
+    def get(
+        self,
+        namespace: str,
+        key: str,
+        missing: object,
+        as_of: AsOf | None = None,
+        naive: bool = False,
+    ) -> Any:
+        """The value of a record, or `missing`."""
+
+    def record(self, namespace: str, key: str, as_of: AsOf | None = None) -> Record | None:
+        """A record."""
+
+    def history(
+        self,
+        namespace: str,
+        key: str,
+        limit: int | None = None,
+        since: AsOf | None = None,
+        until: AsOf | None = None,
+    ) -> list[Record]:
+        """The versions of a record, oldest first."""
+
+    def resolve(self, as_of: AsOf | None = None) -> int | dt.datetime:
+        """A point in history as a version, or, where it lies before all of them, a datetime."""
+
+    def hold(self, as_of: AsOf) -> Hold:
+        """Keeps a point in history from retention, as long as what this gives lives."""
+
+    def version_at(self, as_of: AsOf | None = None) -> int:
+        """The newest commit that a point in history includes."""
+
+    def head(self) -> tuple[int, dt.datetime]:
+        """The newest commit: number and time."""
+
+    def not_found(self, namespace: str, key: str) -> KeyNotFoundError:
+        """The error for a record that is not there; it names keys that are spelled alike."""
+
+    def settle(self) -> Request[None]:
+        """Waits for queued writes, and raises what went wrong with one."""
+
+    def settle_here(self) -> None:
+        """`settle`, in the calling thread."""
+
+    def queue(self, write: Write) -> None:
+        """Hands a write to the writer; whoever calls next hears what became of it."""
+
+    def put(
+        self,
+        namespace: str,
+        key: str,
+        value: object,
+        ttl: float | dt.timedelta | None = None,
+        metadata: dict[str, Any] | None = None,
+        text: str | None = None,
+        vector: VectorLike | None = None,
+        vectors: dict[str, VectorLike] | None = None,
+        expect: Expect | None = None,
+    ) -> Request[int]:
+        """Writes a value; gives its version."""
+
+    def delete(self, namespace: str, key: str, expect: Expect | None = None) -> Request[int]:
+        """Deletes a record; gives how many that were."""
+
+    def put_batch(
+        self,
+        rows: Iterable[tuple[Any, ...]] | Mapping[Any, Any],
+        namespace: str | None = None,
+    ) -> Request[int]:
+        """Writes rows; gives the version."""
+
+    def commit(
+        self, writes: list[Write], conditions: list[tuple[str, str, Expect]]
+    ) -> Request[tuple[int, int]]:
+        """Writes what was held back, where the conditions hold; gives version and records."""
+
+    @overload
+    def scan(
+        self,
+        namespace: str,
+        payloads: Literal[True],
+        prefix: str | None = None,
+        start: str | None = None,
+        end: str | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+        as_of: AsOf | None = None,
+    ) -> Request[list[Record]]: ...
+    @overload
+    def scan(
+        self,
+        namespace: str,
+        payloads: Literal[False],
+        prefix: str | None = None,
+        start: str | None = None,
+        end: str | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+        as_of: AsOf | None = None,
+    ) -> Request[list[str]]: ...
+    def namespaces(self) -> Request[list[str]]:
+        """The namespaces that hold a record."""
+
+    def set_tag(
+        self, name: str, as_of: AsOf | None = None, replace: bool = False
+    ) -> Request[tuple[str, int, dt.datetime]]:
+        """Names a point in history: (name, version, time)."""
+
+    def remove_tag(self, name: str) -> Request[bool]:
+        """Removes a tag; whether it was there."""
+
+    def tags(self) -> Request[list[tuple[str, int, dt.datetime]]]:
+        """All tags: (name, version, time)."""
+
+    def restore(
+        self, as_of: AsOf, namespace: str | None = None, key: str | None = None
+    ) -> Request[tuple[int, int]]:
+        """Makes records what they were; gives version and number of records."""
+
+    def changes(
+        self, namespace: str | None, after: int, limit: int
+    ) -> Request[tuple[list[_Change], int]]:
+        """The changes after a commit, and the commit to go on after."""
+
+    def when_after(self, after: int) -> Request[None]:
+        """Waits for a commit after `after`, or for the store to close."""
+
+    def wait_after(self, after: int, timeout: float | None = None) -> bool:
+        """`when_after` in the calling thread; whether it came in time."""
+
+    def query(
+        self,
+        namespace: str,
+        filter: dict[str, Any] | str | None,
+        sort: list[tuple[str, bool]],
+        offset: int,
+        limit: int | None = None,
+        as_of: AsOf | None = None,
+    ) -> Request[tuple[list[Record], int]]:
+        """The records that match, and how many there are in all."""
+
+    def aggregate(
+        self,
+        namespace: str,
+        filter: dict[str, Any] | str | None,
+        group_by: str | None,
+        aggregates: list[tuple[str, str]],
+        as_of: AsOf | None = None,
+    ) -> Request[list[tuple[Any, int, list[Any]]]]:
+        """Aggregates: (group, count, values)."""
+
+    def text_search(
+        self,
+        namespace: str,
+        query: str,
+        limit: int,
+        filter: dict[str, Any] | str | None = None,
+        as_of: AsOf | None = None,
+    ) -> Request[list[tuple[Record, float]]]:
+        """The records whose text matches best: (record, score)."""
+
+    def create_index(self, namespace: str, field: str) -> Request[tuple[str, str]]:
+        """Declares an index over a field."""
+
+    def drop_index(self, namespace: str, field: str) -> Request[bool]:
+        """Forgets an index; whether it was there."""
+
+    def indexes(self) -> Request[list[tuple[str, str]]]:
+        """The declared indexes: (namespace, field)."""
+
+    def stats(self) -> Request[dict[str, Any]]:
+        """Sizes and counts, by name."""
+
+    def issues(self) -> Request[list[str]]:
+        """What is wrong although the store goes on working."""
+
+    def check(self) -> Request[_Report]:
+        """Reads and verifies everything: (problems, records, versions, commits)."""
+
+    def backup(self, path: str | os.PathLike[str]) -> Request[None]:
+        """Writes a copy into a folder."""
+
+    def vacuum(self) -> Request[tuple[int, int, int]]:
+        """Gives space back: (dropped, compressed, freed bytes)."""
+
+    def export(
+        self, path: str | os.PathLike[str], namespace: str | None = None, history: bool = False
+    ) -> Request[int]:
+        """Writes JSON lines; gives their number."""
+
+    def load(self, path: str | os.PathLike[str]) -> Request[int]:
+        """Reads JSON lines; gives the number of versions written."""
+
+    @staticmethod
+    def salvage(
+        source: str | os.PathLike[str],
+        target: str | os.PathLike[str],
+        encryption_key: bytes | None = None,
+    ) -> Request[_Report]:
+        """Copies what is whole: (problems, records, versions, commits)."""

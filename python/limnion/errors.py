@@ -14,6 +14,20 @@ LimnionError
 │       ├── IndexFileNotFoundError(FileNotFoundError)
 │       ├── CorruptFileError      (ValueError)     a file that is not what it should be
 │       └── NewerFileError                         a file of a newer version of limnion
+├── StoreError
+│   ├── KeyNotFoundError          (KeyError)       a record that is not there
+│   ├── NoValueAtTime             (LookupError)    a time at which a record had no value
+│   ├── ConflictError                              somebody else has written meanwhile
+│   ├── SerializationError        (TypeError, ValueError)  a value that cannot be stored or read
+│   ├── ValidationError           (ValueError)     a name, setting or query that cannot be used
+│   ├── DatabaseClosedError       (RuntimeError)   a database that is closed
+│   ├── ForkedProcessError        (RuntimeError)   a database of the parent process
+│   ├── ReadOnlyError             (PermissionError)  a write to what is open for reading
+│   ├── CorruptionError                            what lies on disk is not what was written
+│   ├── DatabaseLockedError       (OSError)        somebody else has the database open
+│   └── StoreIOError              (OSError)        files that cannot be read or written
+│       ├── DiskFullError                          no space is left
+│       └── NewerDatabaseError                     a database of a newer version of limnion
 ├── EmbedError                    (RuntimeError)   a model that is missing or broken
 ├── JobCancelledError                              work that was told to stop
 └── InternalError                 (RuntimeError)   a defect of limnion: please report it
@@ -38,21 +52,35 @@ from typing import Any, ClassVar, Final
 
 __all__ = [
     "KINDS",
+    "ConflictError",
     "CorruptFileError",
+    "CorruptionError",
+    "DatabaseClosedError",
+    "DatabaseLockedError",
     "DimensionMismatch",
+    "DiskFullError",
     "DuplicateIdError",
     "EmbedError",
     "EmptyIndex",
+    "ForkedProcessError",
     "IdNotFoundError",
     "IndexFileNotFoundError",
     "InternalError",
     "InvalidArgumentError",
     "InvalidTypeError",
     "JobCancelledError",
+    "KeyNotFoundError",
     "LimnionError",
+    "NewerDatabaseError",
     "NewerFileError",
     "NoOriginalsError",
+    "NoValueAtTime",
     "PersistError",
+    "ReadOnlyError",
+    "SerializationError",
+    "StoreError",
+    "StoreIOError",
+    "ValidationError",
     "VectorIndexError",
 ]
 
@@ -164,6 +192,122 @@ class NewerFileError(PersistError):
     kind = "newer-file"
 
 
+class StoreError(LimnionError):
+    """Something went wrong with a database."""
+
+    kind = "store"
+
+
+class KeyNotFoundError(StoreError, KeyError):
+    """A record that is to be read was never written, or is deleted or expired.
+
+    Args:
+        message: The namespace and the key.
+        suggestion: The keys that are spelled most alike, where there are any.
+        namespace: The namespace.
+        key: The key.
+    """
+
+    kind = "key-not-found"
+
+    namespace: Final[str | None]
+    """The namespace that was asked."""
+
+    key: Final[str | None]
+    """The key that is not there."""
+
+    def __init__(
+        self,
+        message: str = "",
+        suggestion: str | None = None,
+        *,
+        namespace: str | None = None,
+        key: str | None = None,
+    ) -> None:
+        super().__init__(message, suggestion)
+        self.namespace = namespace
+        self.key = key
+
+
+class NoValueAtTime(StoreError, LookupError):  # noqa: N818 - a name of the API
+    """A record has no value at the time that is asked for: it came later, or is forgotten."""
+
+    kind = "no-value-at-time"
+
+
+class ConflictError(StoreError):
+    """A condition of a write does not hold: somebody else has written meanwhile.
+
+    Nothing of the write has happened.
+    """
+
+    kind = "conflict"
+
+
+class SerializationError(StoreError, TypeError, ValueError):
+    """A value that cannot be stored, or stored bytes that cannot be made a value."""
+
+    kind = "serialization"
+
+
+class ValidationError(StoreError, ValueError):
+    """A name, a configuration or a query of a database that cannot be used."""
+
+    kind = "validation"
+
+
+class DatabaseClosedError(StoreError, RuntimeError):
+    """The database is closed."""
+
+    kind = "database-closed"
+
+
+class ForkedProcessError(StoreError, RuntimeError):
+    """The database was opened before a fork, by the parent process. Open it in the child."""
+
+    kind = "forked-process"
+
+
+class ReadOnlyError(StoreError, PermissionError):
+    """A write to a database that is open for reading."""
+
+    kind = "read-only"
+
+
+class CorruptionError(StoreError):
+    """What lies on disk is not what was written there. Nothing wrong is ever returned instead."""
+
+    kind = "corruption"
+
+
+class DatabaseLockedError(StoreError, OSError):
+    """Another process, or another handle of this one, has the database open."""
+
+    kind = "database-locked"
+
+
+class StoreIOError(StoreError, OSError):
+    """The files of a database cannot be read or written."""
+
+    kind = "store-io"
+
+
+class DiskFullError(StoreIOError):
+    """The disk, or the quota, is full. What was acknowledged is safe."""
+
+    kind = "disk-full"
+
+    def __init__(self, message: str = "", suggestion: str | None = None) -> None:
+        super().__init__(message, suggestion)
+        self.errno: int | None = errno.ENOSPC
+
+
+class NewerDatabaseError(StoreIOError):
+    """A database was written by a newer version of limnion."""
+
+    kind = "newer-database"
+
+
 class EmbedError(LimnionError, RuntimeError):
     """Text cannot be embedded: the model is missing or broken."""
 
@@ -196,6 +340,19 @@ KINDS: Final[dict[str, type[LimnionError]]] = {
         IndexFileNotFoundError,
         CorruptFileError,
         NewerFileError,
+        KeyNotFoundError,
+        NoValueAtTime,
+        ConflictError,
+        SerializationError,
+        ValidationError,
+        DatabaseClosedError,
+        ForkedProcessError,
+        ReadOnlyError,
+        CorruptionError,
+        DatabaseLockedError,
+        StoreIOError,
+        DiskFullError,
+        NewerDatabaseError,
         EmbedError,
         JobCancelledError,
         InternalError,

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import datetime as dt
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["IdsLike", "MatrixLike", "Metric", "Originals", "Progress", "VectorLike", "WhereLike"]
+from limnion.filters import Filter
+
+__all__ = [
+    "AsOf",
+    "Durability",
+    "Expect",
+    "FilterLike",
+    "IdsLike",
+    "MatrixLike",
+    "Metric",
+    "Originals",
+    "Progress",
+    "VectorLike",
+    "WhereLike",
+]
 
 Metric: TypeAlias = Literal["l2", "ip", "cosine"]
 """How near two vectors are: Euclidean distance, inner product, or the cosine of their angle."""
@@ -39,3 +54,15 @@ WhereLike: TypeAlias = NDArray[np.bool_] | NDArray[np.integer[Any]] | Sequence[i
 
 Progress: TypeAlias = bool | Callable[[int, int], object]
 """`True` for a bar on stderr, or a callable of (done, total); what it raises ends the work."""
+
+Durability: TypeAlias = Literal["commit", "batched", "none"]
+"""How sure a write is when it is acknowledged: on disk, with the operating system, or neither."""
+
+AsOf: TypeAlias = int | str | dt.datetime
+"""A point in history: the number of a version, a tag, or an aware datetime."""
+
+Expect: TypeAlias = int | Literal["absent", "present"]
+"""What must hold for a write: there is no value, there is one, or this version wrote it."""
+
+FilterLike: TypeAlias = Mapping[str, Any] | str | Filter
+"""Which records are meant: `{"year": {"$gte": 2020}}`, `"year >= 2020"`, or `F("year") >= 2020`."""

@@ -3,6 +3,7 @@
 //! Each verb is parse, detach, call, wrap; whatever is longer belongs into the crates below.
 
 mod args;
+mod bell;
 mod build;
 mod classes;
 mod coroutine;
@@ -12,9 +13,18 @@ mod files;
 mod gate;
 mod index;
 mod info;
+mod json;
+mod living;
+mod moment;
+mod outbox;
 mod pool;
+mod queue;
+mod record;
+mod request;
 mod results;
+mod store;
 mod view;
+mod writes;
 
 #[pyo3::pymodule]
 mod _native {
@@ -31,7 +41,15 @@ mod _native {
     #[pymodule_export]
     use super::info::{_recommend, cpu_features};
     #[pymodule_export]
+    use super::record::Record;
+    #[pymodule_export]
+    use super::request::Request;
+    #[pymodule_export]
     use super::results::{Hits, HitsBatch};
+    #[pymodule_export]
+    use super::store::{Hold, Store};
+    #[pymodule_export]
+    use super::writes::Write;
 
     #[pymodule_export]
     #[expect(non_upper_case_globals, reason = "Python's name")]

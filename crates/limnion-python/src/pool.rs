@@ -22,6 +22,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use crate::args::Progress;
 use crate::errors::{OrRaise, exception};
 use crate::gate::{forked, forks};
+use crate::living;
 
 /// How often a waiting thread looks up.
 const TICK: Duration = Duration::from_millis(50);
@@ -245,18 +246,28 @@ pub(crate) fn run<R: Send + 'static>(
     Ok(answer)
 }
 
-/// Called by `atexit`: waits for deliveries under way, and lets no more begin.
+/// Called by `atexit`: finishes the writes that were handed to a store, waits for deliveries under way, and lets no more
+/// begin.
 #[pyfunction]
 fn close(py: Python<'_>) {
+    py.detach(|| {
+        for store in living::all() {
+            // Not `close`, which the threads that still run would hear of. Nobody is left to hear of a failure, and what
+            // was acknowledged is safe.
+            let _ = store.flush();
+        }
+    });
     if let Some(pool) = made() {
         py.detach(|| *pool.open.write().unwrap_or_else(PoisonError::into_inner) = false);
     }
 }
 
-/// Called in a child right after `fork`: marks, and does nothing more, since most children call `exec` at once.
+/// Called in a child right after `fork`: marks, has stores let go of their folders, and does nothing more, since most
+/// children call `exec` at once.
 #[pyfunction]
 fn after_fork() {
     forked();
+    living::forked();
 }
 
 /// Has the interpreter tell us of forks and of its end.

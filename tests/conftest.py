@@ -3,9 +3,22 @@
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from support import CLASSES, KEEPING, IndexClass, KeepingClass, RunPython, Vectors, random_vectors
+from support import (
+    CLASSES,
+    KEEPING,
+    IndexClass,
+    KeepingClass,
+    RunPython,
+    Shop,
+    Vectors,
+    random_vectors,
+)
+
+import limnion
 
 
 @pytest.fixture(scope="session")
@@ -28,6 +41,20 @@ def keeping_class(request: pytest.FixtureRequest) -> KeepingClass:
     """Return each class that keeps the original vectors."""
     chosen: KeepingClass = request.param
     return chosen
+
+
+@pytest.fixture(params=["memory", "folder"])
+def shop(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shop]:
+    """Return what opens databases: in memory, then in a folder."""
+    shop = Shop(tmp_path / "db" if request.param == "folder" else None)
+    yield shop
+    shop.close()
+
+
+@pytest.fixture
+def db(shop: Shop) -> limnion.SyncDatabase:
+    """Return a new database without await."""
+    return shop.sync()
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """What limnion raises: classes, kinds, messages, and how they travel."""
 
 import copy
+import errno
 import inspect
 import pickle
 
@@ -26,6 +27,16 @@ BUILTINS: dict[type[errors.LimnionError], type[Exception]] = {
     errors.PersistError: OSError,
     errors.IndexFileNotFoundError: FileNotFoundError,
     errors.CorruptFileError: ValueError,
+    errors.KeyNotFoundError: KeyError,
+    errors.NoValueAtTime: LookupError,
+    errors.SerializationError: TypeError,
+    errors.ValidationError: ValueError,
+    errors.DatabaseClosedError: RuntimeError,
+    errors.ForkedProcessError: RuntimeError,
+    errors.ReadOnlyError: PermissionError,
+    errors.DatabaseLockedError: OSError,
+    errors.StoreIOError: OSError,
+    errors.DiskFullError: OSError,
     errors.EmbedError: RuntimeError,
     errors.InternalError: RuntimeError,
 }
@@ -49,6 +60,19 @@ def test_kinds_are_never_renamed() -> None:
         "file-not-found",
         "corrupt-file",
         "newer-file",
+        "key-not-found",
+        "no-value-at-time",
+        "conflict",
+        "serialization",
+        "database-locked",
+        "database-closed",
+        "read-only",
+        "corruption",
+        "disk-full",
+        "forked-process",
+        "validation",
+        "store-io",
+        "newer-database",
         "embed",
         "cancelled",
         "internal",
@@ -107,6 +131,23 @@ def test_a_missing_file_has_its_errno() -> None:
         limnion.FlatF32Index.load("no/such/file")
     assert raised.value.errno == 2
     assert "no/such/file" in str(raised.value)
+
+
+def test_a_missing_key_is_named() -> None:
+    error = errors.KeyNotFoundError("no 'bob'", "did you mean 'rob'?", namespace="users", key="bob")
+    for again in (error, pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert (again.namespace, again.key) == ("users", "bob")
+        assert str(again) == "no 'bob'; did you mean 'rob'?"
+
+
+def test_a_full_disk_has_its_errno() -> None:
+    assert errors.DiskFullError("no space").errno == errno.ENOSPC
+    assert pickle.loads(pickle.dumps(errors.DiskFullError("no space"))).errno == errno.ENOSPC
+
+
+def test_what_cannot_be_stored_is_what_json_raises() -> None:
+    assert issubclass(errors.SerializationError, TypeError)
+    assert issubclass(errors.SerializationError, ValueError)
 
 
 def test_the_index_error_of_the_seeds_is_ours() -> None:

@@ -1,17 +1,29 @@
 """The snippets of the API that limnion set out from, with their import changed."""
 
+import asyncio
+import datetime as dt
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import limnion
+from limnion import Config, Database, KeyNotFoundError, LimnionError
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the snippets write where they like."""
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the home directory be one that is ours."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
 
 
 def test_the_top_level_layout() -> None:
@@ -111,3 +123,162 @@ def test_the_errors_of_an_index() -> None:
         assert issubclass(error, limnion.IndexError)
     assert issubclass(limnion.IndexError, limnion.LimnionError)
     assert issubclass(limnion.EmbedError, limnion.LimnionError)
+
+
+# The versioned store. `await db[key] = value` is not Python: the lines have lost their `await`.
+
+
+async def test_the_core_of_the_database() -> None:
+    # Zero-config, in-memory
+    async with Database() as db:
+        # Store anything JSON-serializable
+        db["users/alice"] = {"name": "Alice", "tags": ["vip"]}
+
+        # Retrieve
+        user = await db["users/alice"]
+
+        # Namespace-scoped access
+        users = db.namespace("users")
+        await users.put("bob", {"name": "Bob"})
+        all_users = await users.all()
+
+    assert user == {"name": "Alice", "tags": ["vip"]}
+    assert all_users == {"alice": user, "bob": {"name": "Bob"}}
+
+
+class datetime(dt.datetime):  # noqa: N801 - as the snippet calls it
+    """A clock that is an hour and half a second off: an hour ago lies between the two puts."""
+
+    @classmethod
+    def utcnow(cls) -> dt.datetime:  # type: ignore[override]
+        """Return a naive datetime, as the one of the standard library does."""
+        return dt.datetime.now(dt.UTC).replace(tzinfo=None) + dt.timedelta(hours=1, seconds=-0.5)
+
+
+async def test_time_travel(capsys: pytest.CaptureFixture[str]) -> None:
+    async with Database() as db:
+        # Store multiple versions
+        await db.put("config", "model", {"version": "gpt-3.5"})
+        await asyncio.sleep(1)
+        await db.put("config", "model", {"version": "gpt-4"})
+
+        # Get current
+        current = await db.get("config", "model")
+        assert current == {"version": "gpt-4"}
+
+        # Get at specific time
+        one_hour_ago = datetime.utcnow() - dt.timedelta(hours=1)
+        old = await db.get_at("config", "model", one_hour_ago)
+        assert old == {"version": "gpt-3.5"}
+
+        # Get history
+        history = await db.history("config", "model")
+        for entry in history:
+            print(f"{entry.timestamp}: {entry.value}")  # noqa: T201
+        assert [line.split(": ", 1)[1] for line in capsys.readouterr().out.splitlines()] == [
+            "{'version': 'gpt-3.5'}",
+            "{'version': 'gpt-4'}",
+        ]
+
+        # Diff between versions
+        hash1, hash2 = (entry.hash for entry in history)
+        diff = await db.diff("config", "model", v1=hash1, v2=hash2)
+        assert str(diff) == "~ version: 'gpt-3.5' -> 'gpt-4'"
+
+        # ... or with names of one's own
+        await db.tag("hash1", history[0].version)
+        await db.tag("hash2", history[1].version)
+        assert await db.diff("config", "model", v1="hash1", v2="hash2") == diff
+
+
+async def test_persistence_and_configuration(tmp_path: Path) -> None:
+    # With persistence
+    config = Config(
+        path="~/.myapp/db",  # Auto-expands to absolute path
+        max_memory_mb=512,
+        enable_wal=True,  # Write-ahead logging for durability
+    )
+
+    async with Database(config) as db:
+        # Data persists across restarts
+        await db.put("state", "counter", 42)
+
+    # Later...
+    async with Database(config) as db:
+        counter = await db.get("state", "counter")
+        assert counter == 42
+    assert config.path == Path(os.path.expanduser("~/.myapp/db"))  # noqa: ASYNC240, PTH111
+    assert (tmp_path / ".myapp" / "db").is_dir()
+
+
+async def test_observability(capsys: pytest.CaptureFixture[str]) -> None:
+    async with Database() as db:
+        # Stats
+        stats = await db.stats()
+        print(f"Keys: {stats.key_count}")  # noqa: T201
+        print(f"Memory: {stats.memory_usage_mb:.1f} MB")  # noqa: T201
+        print(f"Hot tier: {stats.hot_cache_size}")  # noqa: T201
+
+        # Health check
+        health = await db.health()
+        if not health.healthy:
+            print(f"Issues: {health.issues}")  # noqa: T201
+
+        # Query memory tier breakdown
+        tiers = await db.memory_tiers()
+        print(f"Hot: {tiers.hot}, Warm: {tiers.warm}, Cold: {tiers.cold}")  # noqa: T201
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "Keys: 0"
+    assert lines[1].endswith(" MB")
+    assert lines[2:] == ["Hot tier: 0", "Hot: 0, Warm: 0, Cold: 0"]
+
+
+async def test_errors_that_help(capsys: pytest.CaptureFixture[str]) -> None:
+    async with Database() as db:
+        await db.put_batch({"users/alice": 1, "users/alex": 2})
+        for key in ("nonexistent", "alicia"):
+            try:
+                value = await db.get("users", key)
+            except KeyNotFoundError as e:
+                print(f"Key not found: {e.key}")  # noqa: T201
+                print(e)  # noqa: T201
+        try:
+            value = await db.put("users", "", 1)
+        except LimnionError as e:
+            print(f"Database error: {e}")  # noqa: T201
+            print(f"Suggestion: {e.suggestion}")  # noqa: T201
+            value = None
+        assert value is None
+    out = capsys.readouterr().out
+    assert "Key not found: nonexistent" in out
+    assert "did you mean 'alice'? Similar keys: ['alice'" in out
+    assert "Database error: key must not be empty" in out
+    assert "Suggestion: " in out
+
+
+async def get_user(db: Database, user_id: str) -> dict[str, Any] | None:
+    """Get user by ID."""
+    user: dict[str, Any] | None = await db.get("users", user_id)
+    return user
+
+
+async def test_the_quick_start(capsys: pytest.CaptureFixture[str]) -> None:
+    async def main() -> None:
+        async with Database() as db:
+            # Store
+            db["messages/1"] = {"role": "user", "content": "Hello!"}
+
+            # Retrieve
+            msg = await db["messages/1"]
+            print(msg["content"])  # noqa: T201
+
+            # History
+            history = await db.history("messages", "1")
+            print(f"Versions: {len(history)}")  # noqa: T201
+
+            await db.put("users", "alice", {"name": "Alice"})
+            assert await get_user(db, "alice") == {"name": "Alice"}
+
+    await main()
+    assert capsys.readouterr().out == "Hello!\nVersions: 1\n"

@@ -3,6 +3,8 @@
 `make check` has mypy read this file; `tests/test_typing.py` has basedpyright read it, too.
 """
 
+import dataclasses
+import datetime as dt
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, assert_type
@@ -87,3 +89,51 @@ def rest() -> None:
     assert_type(limnion.Embedder.builtin().embed("text"), NDArray[np.float32])
     assert_type(limnion.LimnionError("message").suggestion, str | None)
     assert_type(limnion.DimensionMismatch.kind, str)
+
+
+@dataclasses.dataclass
+class User:
+    """What a record may hold."""
+
+    name: str
+
+
+async def database(db: limnion.Database) -> None:
+    """The verbs of a database are awaited."""
+    assert_type(await db.put("users", "alice", User("Alice"), ttl=3, expect="absent"), int)
+    assert_type(await db.get("users", "alice", type=User), User)
+    assert_type(await db.get("users", "alice", type=User, default=None), User | None)
+    assert_type(await db["users/alice"], Any)
+    db["users/alice"] = 1
+    assert_type(await db.put_if("users", "alice", 1, 7), int | None)
+    found = await db.query("users", limnion.F("age") > 7, sort="-age", as_of="tag")
+    assert_type(found, limnion.Records)
+    assert_type(found[0], limnion.Record)
+    assert_type(found[1:], limnion.Records)
+    assert_type(found[0].timestamp, dt.datetime)
+    assert_type(found[0].vector, NDArray[np.float32] | None)
+    assert_type(await db.keys("users"), list[str])
+    assert_type((await db.aggregate("users", sum="age")).count, int)
+    assert_type((await db.aggregate("users", group_by="team"))[0].key, Any)
+    assert_type(await db.diff("users", "alice", v1=1, v2=dt.datetime.now(dt.UTC)), limnion.Diff)
+    async with db.transaction() as tx:
+        await tx.put("users", "alice", await tx.get("users", "alice"))
+    async for change in db.watch():
+        assert_type(change.key, str)
+    await db.put("users", "alice", 1, expect="maybe")  # type: ignore[arg-type]
+    await db.get("users", "alice", as_of=1.5)  # type: ignore[call-overload]
+
+
+def database_without_await() -> None:
+    """The twin has the same verbs."""
+    config = limnion.Config("db", durability="batched", retention=limnion.Retention(keep_last=3))
+    with limnion.Database.sync(config) as db:
+        assert_type(db, limnion.SyncDatabase)
+        assert_type(db.put("users", "alice", 1), int)
+        assert_type(db.get("users", "alice", type=User), User)
+        assert_type(db.query("users"), limnion.Records)
+        assert_type(db.namespace("users").all(), dict[str, Any])
+        for change in db.watch(timeout=1):
+            assert_type(change.version, int)
+    limnion.Config(durability="maybe")  # type: ignore[arg-type]
+    limnion.register_serializer(User, lambda user: user.name, User)

@@ -22,10 +22,10 @@ export PYO3_PYTHON := $(CURDIR)/$(PY)
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 unexport CONDA_PREFIX PYTHONHOME PYTHONPATH
 
-.PHONY: help demo test test-rust test-python check check-rust check-python types bench compare wheel sdist wheels format clean FORCE
+.PHONY: campaigns campaign-crash campaign-damage campaign-faults campaign-model help demo test test-rust test-python check check-rust check-python types bench compare compare-store wheel sdist wheels format clean FORCE
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(DONE)/built ## search real text by meaning, under PATH or in Python's own docstrings: make demo ARGS=PATH
 	@$(BIN)/limnion demo $(ARGS)
@@ -42,6 +42,26 @@ test-rust: $(DONE)/python ## run the tests of the crates, with their examples
 test-python: $(DONE)/built $(DONE)/test ## run the tests of the package, with its examples
 	$(PY) -m pytest $(ARGS)
 
+# What `make test` takes samples of, whole. docs/trust.md has the figures.
+TRUST := cargo test --quiet --release -p limnion-store $(LOCKED) --test trust
+
+campaigns: campaign-crash campaign-faults campaign-model campaign-damage ## all of the following: some hours
+
+campaign-crash: $(DONE)/built $(DONE)/test ## kill writers, at random and at every system call; cut the power
+	LIMNION_CRASHES=$(or $(CRASHES),1000) LIMNION_POWER_CUTS=20000 LIMNION_CAMPAIGN=1 $(TRUST) -- crash power --nocapture
+	LIMNION_PYTHON_CRASHES=$(or $(CRASHES),500) $(PY) -m pytest -s --timeout=0 tests/test_crash.py
+
+campaign-damage: ## flip a bit in every byte of a store, cut its log at every byte, swap and age its blocks
+	LIMNION_SCALE=1 LIMNION_FLIPS=0 LIMNION_CUTS=0 LIMNION_BLOCKS=10000 LIMNION_SALVAGES=500 $(TRUST) -- damage --nocapture
+
+campaign-faults: ## fail every call of the system in turn; needs root for the small file systems
+	LIMNION_CAMPAIGN=1 $(TRUST) -- faults --nocapture
+
+campaign-model: $(DONE)/built $(DONE)/test ## compare engines and the Python package with plain models, at length
+	LIMNION_ENGINE_CASES=20000 cargo test --quiet --release -p limnion-store $(LOCKED) --test engines -- --nocapture
+	LIMNION_MODELS=$(or $(MODELS),1500) LIMNION_HISTORIES=$(or $(HISTORIES),1000) \
+		$(PY) -m pytest -s --timeout=0 tests/test_model.py tests/test_linearizability.py
+
 check: check-rust check-python types ## look for faults without running anything: format, lints, types
 
 check-rust: $(DONE)/python
@@ -52,6 +72,7 @@ check-rust: $(DONE)/python
 check-python: $(DONE)/built $(DONE)/test $(DONE)/check
 	$(PY) -m ruff format --check
 	$(PY) -m ruff check
+	$(PY) tools/make_sync.py --check
 	$(PY) -m mypy
 
 # The stub against the compiled module, and the package as a type checker of its users sees it.
@@ -64,6 +85,9 @@ bench: $(DONE)/python ## measure the kernels: make bench ARGS="-- scan"
 
 compare: $(DONE)/built ## measure limnion beside its peers, and write the table of the README
 	$(PY) benches/compare/run.py $(or $(ARGS),--into README.md benches/RESULTS.md)
+
+compare-store: $(DONE)/built ## measure the store beside sqlite3 and aiosqlite, and write its table
+	$(PY) benches/compare/store.py $(or $(ARGS),--into benches/RESULTS.md)
 
 wheel: $(DONE)/build ## build the wheel into dist/, and try it where there is no compiler
 	rm -rf dist
@@ -80,6 +104,7 @@ format: $(DONE)/check ## format everything, and mend what can be mended by itsel
 	cargo fmt
 	$(PY) -m ruff check --fix-only --quiet
 	$(PY) -m ruff format
+	$(PY) tools/make_sync.py
 
 clean: ## remove all that make and cargo have made
 	rm -rf $(VENV) target dist wheelhouse

@@ -20,6 +20,7 @@ use jiter::{PythonParse, StringCacheMode};
 use limnion_store::{Content, Payload};
 use limnion_types::{Error, ErrorKind};
 use pyo3::exceptions::PyUnicodeEncodeError;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{
@@ -51,17 +52,15 @@ pub(crate) fn encode(value: &Bound<'_, PyAny>) -> PyResult<Encoded> {
         let copy = value.py().get_type::<PyBytes>().call1((value,))?;
         return Ok(Encoded { content: Content::Bytes, bytes: copy.cast::<PyBytes>()?.as_bytes().into() });
     }
-    let mut encoder = Encoder { out: Vec::with_capacity(128), plain: false, tagged: false, hashable: false };
-    encoder.value(value, 0).map_err(|problem| problem.raise(value.py(), "value"))?;
+    let encoder = Encoder::run(value, false).map_err(|problem| problem.raise(value.py(), "value"))?;
     let content = if encoder.tagged { Content::TaggedJson } else { Content::Json };
     Ok(Encoded { content, bytes: encoder.out.into() })
 }
 
 /// Encodes a dict of nothing but JSON, for those who read it without Python.
 pub(crate) fn encode_plain(name: &str, given: &Bound<'_, PyAny>) -> PyResult<String> {
-    let mut encoder = Encoder { out: Vec::new(), plain: true, tagged: false, hashable: false };
     let wrong = |py, problem: Box<Problem>| problem.raise(py, name);
-    encoder.value(given, 0).map_err(|problem| wrong(given.py(), problem))?;
+    let encoder = Encoder::run(given, true).map_err(|problem| wrong(given.py(), problem))?;
     String::from_utf8(encoder.out).map_err(|_| {
         let problem = Problem::new("must be text", None);
         wrong(given.py(), problem)
@@ -100,6 +99,8 @@ pub(crate) fn parse<'py>(py: Python<'py>, text: &[u8]) -> PyResult<Bound<'py, Py
 
 /// Why a value cannot be stored, and where in it.
 enum Problem {
+    /// There is a value that takes Python code: begin again, guarded.
+    Guard,
     /// Python raised.
     Raised(PyErr, Path),
     /// It is against a rule.
@@ -123,8 +124,9 @@ impl Problem {
     }
 
     fn within(mut self: Box<Self>, step: Step) -> Box<Self> {
-        let (Self::Raised(_, path) | Self::Wrong { path, .. }) = &mut *self;
-        path.push(step);
+        if let Self::Raised(_, path) | Self::Wrong { path, .. } = &mut *self {
+            path.push(step);
+        }
         self
     }
 
@@ -145,6 +147,7 @@ impl Problem {
             place
         };
         match self {
+            Self::Guard => exception(py, &Error::new(ErrorKind::Internal, format!("{root} was not encoded"))),
             Self::Raised(error, path) => {
                 let note = format!("while storing {}", told(&path));
                 // A note is a courtesy.
@@ -167,6 +170,8 @@ impl From<PyErr> for Box<Problem> {
 
 struct Encoder {
     out: Vec<u8>,
+    /// Python code may run, and change what is being encoded meanwhile.
+    guarded: bool,
     /// Nothing but JSON is wanted.
     plain: bool,
     /// Something has been lowered.
@@ -176,6 +181,19 @@ struct Encoder {
 }
 
 impl Encoder {
+    /// Encodes a value: as quickly as can be where it is of plain types, as most are.
+    fn run(value: &Bound<'_, PyAny>, plain: bool) -> Result<Self, Box<Problem>> {
+        let encode = |guarded| {
+            let out = Vec::with_capacity(256);
+            let mut encoder = Self { out, guarded, plain, tagged: false, hashable: false };
+            encoder.value(value, 0).map(|()| encoder)
+        };
+        match encode(false) {
+            Err(problem) if matches!(*problem, Problem::Guard) => encode(true),
+            encoded => encoded,
+        }
+    }
+
     fn value(&mut self, value: &Bound<'_, PyAny>, depth: usize) -> Outcome {
         if depth > DEPTH {
             let message = format!("nests deeper than {DEPTH} levels, or contains itself");
@@ -217,9 +235,11 @@ impl Encoder {
 
     fn integer(&mut self, number: &Bound<'_, PyInt>, depth: usize) -> Outcome {
         if let Ok(small) = number.extract::<i64>() {
-            // Writing to memory does not fail.
-            let _ = std::io::Write::write_fmt(&mut self.out, format_args!("{small}"));
-            return Ok(());
+            return serde_json::to_writer(&mut self.out, &small)
+                .map_err(|error| Problem::new(error.to_string(), None));
+        }
+        if !self.guarded {
+            return Err(Box::new(Problem::Guard));
         }
         // Python refuses to write very long ones in decimal.
         let text = number.str().ok().filter(|text| text.len().is_ok_and(|digits| digits <= DIGITS));
@@ -254,7 +274,7 @@ impl Encoder {
     }
 
     fn list(&mut self, list: &Bound<'_, PyList>, depth: usize) -> Outcome {
-        // Not its iterator: what is lowered on the way may run Python, which may change the list.
+        // Not its iterator: Python code may change the list on the way.
         let mut at = 0;
         let items = std::iter::from_fn(|| {
             at += 1;
@@ -282,7 +302,7 @@ impl Encoder {
                 Some("store a list, or register its type with limnion.register_serializer".to_owned()),
             ));
         }
-        if !self.plain && !dict.is_empty() && dict.contains(MARK)? {
+        if !self.plain && !dict.is_empty() && dict.contains(intern!(dict.py(), MARK))? {
             self.tagged = true;
             self.raw(&format!(r#"{{"{MARK}":"dict","value":"#))?;
             self.object(dict, depth + 1)?;
@@ -293,25 +313,43 @@ impl Encoder {
 
     fn object(&mut self, dict: &Bound<'_, PyDict>, depth: usize) -> Outcome {
         self.out.push(b'{');
-        // A copy of the items: what is lowered on the way may run Python, which may change the dict.
-        for (at, item) in dict.items().iter().enumerate() {
-            if at > 0 {
-                self.out.push(b',');
+        if self.guarded {
+            // A copy, which nobody changes.
+            for (at, item) in dict.items().iter().enumerate() {
+                let (key, value) = item.extract::<(Bound<'_, PyAny>, Bound<'_, PyAny>)>()?;
+                self.member(at, &key, &value, depth)?;
             }
-            let (key, value) = item.extract::<(Bound<'_, PyAny>, Bound<'_, PyAny>)>()?;
-            let Ok(name) = key.cast::<PyString>() else {
-                let message =
-                    format!("must have strings as keys, got {} {}", type_name(&key), shortened(&key));
-                let hint = "write str(key), or store a list of pairs";
-                return Err(Problem::new(message, Some(hint.to_owned())));
-            };
-            let name = unicode(name, "a key with ")?;
-            self.quoted(name)?;
-            self.out.push(b':');
-            self.value(&value, depth + 1).map_err(|problem| problem.within(Step::Key(name.to_owned())))?;
+        } else {
+            for (at, (key, value)) in dict.iter().enumerate() {
+                self.member(at, &key, &value, depth)?;
+            }
         }
         self.out.push(b'}');
         Ok(())
+    }
+
+    fn member(
+        &mut self,
+        at: usize,
+        key: &Bound<'_, PyAny>,
+        value: &Bound<'_, PyAny>,
+        depth: usize,
+    ) -> Outcome {
+        if at > 0 {
+            self.out.push(b',');
+        }
+        let Ok(name) = key.cast::<PyString>() else {
+            if !self.guarded {
+                return Err(Box::new(Problem::Guard)); // to tell of the key takes its repr
+            }
+            let message = format!("must have strings as keys, got {} {}", type_name(key), shortened(key));
+            let hint = "write str(key), or store a list of pairs";
+            return Err(Problem::new(message, Some(hint.to_owned())));
+        };
+        let name = unicode(name, "a key with ")?;
+        self.quoted(name)?;
+        self.out.push(b':');
+        self.value(value, depth + 1).map_err(|problem| problem.within(Step::Key(name.to_owned())))
     }
 
     fn tag(&mut self, tag: &str, name: Option<&str>, value: &Bound<'_, PyAny>, depth: usize) -> Outcome {
@@ -359,6 +397,9 @@ impl Encoder {
 
     /// What is not JSON: Python knows what to make of it.
     fn lowered(&mut self, value: &Bound<'_, PyAny>, depth: usize) -> Outcome {
+        if !self.guarded {
+            return Err(Box::new(Problem::Guard));
+        }
         static LOWER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let py = value.py();
         let lowered = LOWER.import(py, "limnion.serializers", "lower")?.call1((value,))?;

@@ -324,7 +324,9 @@ fn check(transaction: &mut dyn Transaction, condition: &Condition, now: Micros) 
 fn last_words(ops: Vec<Op>) -> Vec<Change> {
     let single = ops.len() == 1;
     let mut changes: Vec<Change> = Vec::with_capacity(ops.len());
-    let mut places: HashMap<(Arc<str>, Arc<str>), usize, DefaultHashBuilder> = HashMap::default();
+    let room = if single { 0 } else { ops.len() };
+    let mut places: HashMap<(Arc<str>, Arc<str>), usize, DefaultHashBuilder> =
+        HashMap::with_capacity_and_hasher(room, DefaultHashBuilder::default());
     for op in ops {
         let change = match op {
             Op::Put { namespace, key, body } => Change { namespace, key, kind: Kind::Put, body: Some(body) },

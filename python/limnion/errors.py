@@ -52,11 +52,14 @@ from typing import Any, ClassVar, Final
 
 __all__ = [
     "KINDS",
+    "BackendError",
+    "CacheMissError",
     "ConflictError",
     "CorruptFileError",
     "CorruptionError",
     "DatabaseClosedError",
     "DatabaseLockedError",
+    "DeadlineExceeded",
     "DimensionMismatch",
     "DiskFullError",
     "DuplicateIdError",
@@ -70,6 +73,7 @@ __all__ = [
     "InvalidTypeError",
     "JobCancelledError",
     "KeyNotFoundError",
+    "LakeError",
     "LimnionError",
     "NewerDatabaseError",
     "NewerFileError",
@@ -80,8 +84,10 @@ __all__ = [
     "SerializationError",
     "StoreError",
     "StoreIOError",
+    "UnknownCollection",
     "ValidationError",
     "VectorIndexError",
+    "WitnessMismatch",
 ]
 
 
@@ -308,6 +314,42 @@ class NewerDatabaseError(StoreIOError):
     kind = "newer-database"
 
 
+class LakeError(LimnionError):
+    """Something went wrong in a lake."""
+
+    kind = "lake"
+
+
+class BackendError(LakeError, OSError):
+    """A backend failed, or answered what cannot be. The message names it."""
+
+    kind = "backend"
+
+
+class CacheMissError(LakeError, LookupError):
+    """An index would have to be built, which the caller has ruled out."""
+
+    kind = "cache-miss"
+
+
+class WitnessMismatch(LakeError, ValueError):  # noqa: N818 - a name of the API
+    """A bundle or a cached file is not what its witness says."""
+
+    kind = "witness-mismatch"
+
+
+class UnknownCollection(LakeError, KeyError):  # noqa: N818 - a name of the API
+    """A backend has no collection of this name, or the lake no such backend."""
+
+    kind = "unknown-collection"
+
+
+class DeadlineExceeded(LakeError, TimeoutError):  # noqa: N818 - a name of the API
+    """The answer did not come in the time that was given for it."""
+
+    kind = "deadline-exceeded"
+
+
 class EmbedError(LimnionError, RuntimeError):
     """Text cannot be embedded: the model is missing or broken."""
 
@@ -353,6 +395,12 @@ KINDS: Final[dict[str, type[LimnionError]]] = {
         StoreIOError,
         DiskFullError,
         NewerDatabaseError,
+        LakeError,
+        BackendError,
+        CacheMissError,
+        WitnessMismatch,
+        UnknownCollection,
+        DeadlineExceeded,
         EmbedError,
         JobCancelledError,
         InternalError,

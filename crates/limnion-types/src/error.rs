@@ -61,6 +61,18 @@ pub enum ErrorKind {
     StoreIo,
     /// A database was written by a newer version of limnion.
     NewerDatabase,
+    /// A lake, or a bundle of it, that is not used as it can be.
+    Lake,
+    /// A backend failed, or answered what cannot be.
+    Backend,
+    /// An index would have to be built, which the caller has ruled out.
+    CacheMiss,
+    /// A bundle or a cached file is not what its witness says.
+    WitnessMismatch,
+    /// A backend has no collection of this name, or the lake no such backend.
+    UnknownCollection,
+    /// The answer did not come in the time that was given for it.
+    DeadlineExceeded,
     /// The caller asked the job to stop.
     Cancelled,
     /// A defect of limnion: please report it.
@@ -69,7 +81,7 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind, in the order of declaration.
-    pub const ALL: [ErrorKind; 27] = [
+    pub const ALL: [ErrorKind; 33] = [
         ErrorKind::InvalidArgument,
         ErrorKind::InvalidType,
         ErrorKind::DimensionMismatch,
@@ -95,6 +107,12 @@ impl ErrorKind {
         ErrorKind::Validation,
         ErrorKind::StoreIo,
         ErrorKind::NewerDatabase,
+        ErrorKind::Lake,
+        ErrorKind::Backend,
+        ErrorKind::CacheMiss,
+        ErrorKind::WitnessMismatch,
+        ErrorKind::UnknownCollection,
+        ErrorKind::DeadlineExceeded,
         ErrorKind::Cancelled,
         ErrorKind::Internal,
     ];
@@ -127,6 +145,12 @@ impl ErrorKind {
             ErrorKind::Validation => "validation",
             ErrorKind::StoreIo => "store-io",
             ErrorKind::NewerDatabase => "newer-database",
+            ErrorKind::Lake => "lake",
+            ErrorKind::Backend => "backend",
+            ErrorKind::CacheMiss => "cache-miss",
+            ErrorKind::WitnessMismatch => "witness-mismatch",
+            ErrorKind::UnknownCollection => "unknown-collection",
+            ErrorKind::DeadlineExceeded => "deadline-exceeded",
             ErrorKind::Cancelled => "cancelled",
             ErrorKind::Internal => "internal",
         }

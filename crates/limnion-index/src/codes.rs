@@ -9,6 +9,8 @@ use crate::input::Rows;
 use crate::storage::Storage;
 
 const ROWS: usize = BlockShape::ROWS;
+/// So few blocks are encoded on the calling thread: to wake others takes as long.
+const FEW_BLOCKS: usize = 4;
 
 /// The codes of all rows.
 #[derive(Debug, Clone)]
@@ -144,29 +146,37 @@ impl Codes {
             blocks.chunks_exact_mut(size).map(|b| (b, extras.next().unwrap_or_default())).collect();
         let level = Level::current();
         let dim = rows.dim();
+        let write_block = |work: &mut Workspace, block: usize, codes: &mut [u8], extra: &mut [u8]| {
+            job.check()?;
+            let mut span = Span::EMPTY;
+            let block_start = (first_block + block) * ROWS;
+            for lane in 0..ROWS {
+                // Rows before `first` stand already; beyond the last there is nothing.
+                let Some(row) = (block_start + lane).checked_sub(first) else { continue };
+                let Some(vector) = rows.values().get(row * dim..(row + 1) * dim) else { break };
+                let factor = factors.and_then(|f| f.get(row)).copied().unwrap_or(1.0);
+                let code = quantizer.encode(level, vector, factor, work);
+                shape.write_row(codes, lane, code.signs, code.f_add, code.f_rescale, code.f_error);
+                if let Some(place) = extra.get_mut(lane * stride..(lane + 1) * stride) {
+                    place.copy_from_slice(code.extra);
+                }
+                span = span.with(&code);
+            }
+            Result::Ok(span)
+        };
+        let mut tasks = tasks.into_iter().enumerate();
+        if tasks.len() <= FEW_BLOCKS {
+            let mut work = quantizer.workspace();
+            return tasks.try_fold(Span::EMPTY, |span, (block, (codes, extra))| {
+                Ok(span.join(write_block(&mut work, block, codes, extra)?))
+            });
+        }
         tasks
+            .collect::<Vec<_>>()
             .into_par_iter()
-            .enumerate()
             .map_init(
                 || quantizer.workspace(),
-                |work, (block, (codes, extra))| {
-                    job.check()?;
-                    let mut span = Span::EMPTY;
-                    let block_start = (first_block + block) * ROWS;
-                    for lane in 0..ROWS {
-                        // Rows before `first` stand already; beyond the last there is nothing.
-                        let Some(row) = (block_start + lane).checked_sub(first) else { continue };
-                        let Some(vector) = rows.values().get(row * dim..(row + 1) * dim) else { break };
-                        let factor = factors.and_then(|f| f.get(row)).copied().unwrap_or(1.0);
-                        let code = quantizer.encode(level, vector, factor, work);
-                        shape.write_row(codes, lane, code.signs, code.f_add, code.f_rescale, code.f_error);
-                        if let Some(place) = extra.get_mut(lane * stride..(lane + 1) * stride) {
-                            place.copy_from_slice(code.extra);
-                        }
-                        span = span.with(&code);
-                    }
-                    Ok(span)
-                },
+                |work, (block, (codes, extra))| write_block(work, block, codes, extra),
             )
             .try_reduce(|| Span::EMPTY, |a, b| Ok(a.join(b)))
     }

@@ -9,7 +9,7 @@ use crate::codes::Codes;
 use crate::ids::{Ids, not_found};
 use crate::input::{Rows, inverse_length, inverse_lengths, wrong_dim};
 use crate::originals::Originals;
-use crate::params::{Params, invalid};
+use crate::params::{Params, Precision, invalid};
 use crate::selection::Selection;
 use crate::storage::Storage;
 
@@ -49,15 +49,32 @@ impl FlatIndex {
         job: &Job,
     ) -> Result<Self> {
         params.check(dim)?;
-        let rows = vectors.len() / dim;
-        let sample: Vec<f32> = sample_rows(rows)
-            .filter_map(|row| vectors.get(row * dim..(row + 1) * dim))
-            .flatten()
-            .copied()
-            .collect();
-        let mut builder = Builder::new(params, dim, &sample, rows)?;
+        let mut builder = Builder::new(params, dim, &sample(vectors, dim), vectors.len() / dim)?;
         builder.push(vectors, ids, job)?;
         Ok(builder.finish())
+    }
+
+    /// [`FlatIndex::build`] of vectors that are given away: where the originals are kept as f32, these are they, and
+    /// nothing is copied.
+    ///
+    /// # Errors
+    /// As [`FlatIndex::build`].
+    pub fn build_owned(
+        vectors: Vec<f32>,
+        dim: usize,
+        ids: Option<&[u64]>,
+        params: &Params,
+        job: &Job,
+    ) -> Result<Self> {
+        if params.originals != Some(Precision::F32) {
+            return Self::build(&vectors, dim, ids, params, job);
+        }
+        params.check(dim)?;
+        let mut index = Self::empty(params, dim, &sample(&vectors, dim), vectors.len() / dim)?;
+        index.originals = None;
+        index.add(ids, &vectors, job)?;
+        index.originals = Some(Originals::of(vectors, dim));
+        Ok(index)
     }
 
     /// An index without rows, centred on the mean of `sample`.
@@ -351,6 +368,15 @@ impl PartialEq for FlatIndex {
             && self.len() == other.len()
             && self.sections().iter().eq(other.sections().iter())
     }
+}
+
+/// The rows whose mean centres the codes.
+fn sample(vectors: &[f32], dim: usize) -> Vec<f32> {
+    sample_rows(vectors.len() / dim)
+        .filter_map(|row| vectors.get(row * dim..(row + 1) * dim))
+        .flatten()
+        .copied()
+        .collect()
 }
 
 fn no_originals() -> Error {

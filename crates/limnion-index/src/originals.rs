@@ -71,6 +71,12 @@ impl Originals {
         }
     }
 
+    /// These, as they are.
+    pub(crate) fn of(vectors: Vec<f32>, dim: usize) -> Self {
+        limnion_simd::huge_pages(&vectors);
+        Self::F32(Matrix::new(Storage::new(vectors), dim))
+    }
+
     pub(crate) fn append(&mut self, rows: Rows<'_>) {
         match self {
             Self::F32(matrix) => matrix.values.to_mut().extend_from_slice(rows.values()),

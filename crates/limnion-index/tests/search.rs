@@ -143,6 +143,23 @@ fn a_batch_finds_what_single_searches_find_on_any_number_of_threads() {
 }
 
 #[test]
+fn vectors_that_are_given_away_make_the_same_index() {
+    let vectors = Random::new(5).gaussians(700, 24);
+    let ids: Vec<u64> = (0..700).map(|row| row * 3 + 1).collect();
+    for metric in Metric::ALL {
+        for (bits, originals) in
+            [(0, Some(Precision::F32)), (1, Some(Precision::F32)), (4, None), (2, Some(Precision::F16))]
+        {
+            let params = Params { bits, originals, ..Params::new(metric) };
+            let copied = FlatIndex::build(&vectors, 24, Some(&ids), &params, &Job::new()).unwrap();
+            let owned =
+                FlatIndex::build_owned(vectors.clone(), 24, Some(&ids), &params, &Job::new()).unwrap();
+            assert_eq!(copied, owned, "{metric} {bits} {originals:?}");
+        }
+    }
+}
+
+#[test]
 fn builds_are_the_same_on_any_number_of_threads_and_in_any_pieces() {
     let (dim, rows) = (70, 20_000);
     let vectors = Random::new(5).clustered(rows, dim, 10);

@@ -18,7 +18,7 @@ use crate::model::{At, Kind, Micros, Seq};
 use crate::options::{Durability, Options};
 use crate::read::Reading;
 use crate::segment::{Appender, Segments};
-use crate::store::{CIPHER, CheckReport};
+use crate::store::{CIPHER, CheckReport, ID, fresh_id};
 use crate::witness::Witness;
 
 /// Records read in one go.
@@ -49,6 +49,12 @@ pub(crate) fn backup(
         };
         let target = Folder::create(fresh)?;
         reading.engine.backup(&target.database(), job)?;
+        let mode = Mode { wal: options.wal, durability: Durability::Commit };
+        let mut engine = SqliteEngine::open(&target.database(), mode)?;
+        let mut transaction = engine.begin()?;
+        transaction.set_setting(ID, &fresh_id()?)?;
+        transaction.commit()?;
+        engine.close()?;
         let copied = sqlite::open_reader(&target.database())?;
         for segment in copied.segments()? {
             job.check()?;
@@ -269,11 +275,11 @@ type Plan = BTreeMap<Seq, (Micros, Vec<(Arc<str>, Arc<str>)>)>;
 /// Which versions there are, by commit.
 fn plan(reading: &Reading, job: &Job, report: &mut CheckReport) -> Result<Plan> {
     let mut plan = Plan::new();
-    let mut after = 0;
+    let (mut after, mut found) = (0, 0);
     loop {
         job.check()?;
         let records = reading.engine.dump(after, CHUNK)?;
-        let Some(end) = records.last() else { return Ok(plan) };
+        let Some(end) = records.last() else { break };
         after = match end {
             Ok(record) => record.id,
             Err((id, _)) => *id,
@@ -282,6 +288,7 @@ fn plan(reading: &Reading, job: &Job, report: &mut CheckReport) -> Result<Plan> 
             match record {
                 Ok(record) => {
                     report.records += 1;
+                    found += record.rows.len() as u64;
                     let mut before = 0;
                     for row in record.rows {
                         let retired = |&(first, last): &(Seq, Seq)| (first..=last).contains(&row.previous);
@@ -309,6 +316,17 @@ fn plan(reading: &Reading, job: &Job, report: &mut CheckReport) -> Result<Plan> 
             }
         }
     }
+    // What has gone as a whole, nothing else tells of.
+    match reading.engine.stats() {
+        Ok(stats) => {
+            let counted: u64 = stats.namespaces.values().map(|namespace| namespace.versions).sum();
+            if counted != found {
+                report.problems.push(format!("{counted} versions were counted, and {found} were found"));
+            }
+        }
+        Err(error) => report.problems.push(format!("the versions were not counted: {error}")),
+    }
+    Ok(plan)
 }
 
 fn read_version(reading: &Reading, namespace: &Arc<str>, key: &Arc<str>, seq: Seq) -> Result<Change> {

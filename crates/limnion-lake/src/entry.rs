@@ -1,0 +1,198 @@
+//! An index, and what it was built from.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use limnion_index::{FlatIndex, Params, SearchOptions};
+use limnion_types::{Error, ErrorKind, Hit, Job, Metric, Result};
+
+use crate::backend::{Changes, Generation, Id, Ids};
+use crate::labels::Labels;
+
+/// An index that has grown beyond so many times what it was built from is built anew: its codes are centred on what was
+/// there then.
+const GROWTH: usize = 4;
+const SMALL: usize = 4096;
+
+/// Which state of which data an index was built from, and how.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Origin {
+    pub(crate) source: String,
+    pub(crate) generation: Generation,
+    pub(crate) params: Params,
+}
+
+/// One state of a collection: what is searched.
+#[derive(Debug, Clone)]
+pub(crate) struct Body {
+    pub(crate) origin: Origin,
+    /// `None` where there are no rows, nor ever were.
+    pub(crate) index: Option<FlatIndex>,
+    pub(crate) labels: Labels,
+    /// How many rows there were when it was built.
+    built: usize,
+}
+
+/// An entry of the cache.
+pub(crate) struct Entry {
+    body: RwLock<Body>,
+    /// How many collections have it: one that is shared is not changed.
+    pub(crate) users: AtomicUsize,
+    pub(crate) pinned: AtomicBool,
+    bytes: AtomicUsize,
+}
+
+impl Body {
+    pub(crate) fn new(origin: Origin, index: Option<FlatIndex>, labels: Labels) -> Self {
+        let built = index.as_ref().map_or(0, FlatIndex::len);
+        Self { origin, index, labels, built }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.index.as_ref().map_or(0, FlatIndex::len)
+    }
+
+    pub(crate) fn metric(&self) -> Metric {
+        self.origin.params.metric
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.index.as_ref().map_or(0, FlatIndex::memory_bytes)
+            + self.labels.heap_bytes()
+            + self.origin.source.len()
+    }
+
+    /// The hits for a query among all rows, or among those with these ids.
+    pub(crate) fn search(&self, query: &[f32], options: &Options, among: Option<&Ids>) -> Result<Vec<Hit>> {
+        let Some(index) = self.index.as_ref().filter(|index| !index.is_empty()) else {
+            return match options.k {
+                0 => Err(Error::new(ErrorKind::InvalidArgument, "k must be at least 1, got 0")),
+                _ => Ok(Vec::new()),
+            };
+        };
+        let selection = match among {
+            Some(ids) => Some(index.select_ids(&self.labels.known(ids)?)),
+            None => None,
+        };
+        index.search(query, &options.with(selection.as_ref()))
+    }
+
+    /// [`Body::search`] of several queries.
+    pub(crate) fn search_batch(
+        &self,
+        queries: &[f32],
+        dim: usize,
+        options: &Options,
+        among: Option<&Ids>,
+        job: &Job,
+    ) -> Result<Vec<Vec<Hit>>> {
+        let Some(index) = self.index.as_ref().filter(|index| !index.is_empty()) else {
+            return Ok(vec![Vec::new(); queries.len() / dim.max(1)]);
+        };
+        if dim != index.dim() {
+            let message = format!("queries must have {} dimensions like the index, got {dim}", index.dim());
+            return Err(Error::new(ErrorKind::DimensionMismatch, message)
+                .suggest("embed them with the model that made the index's vectors"));
+        }
+        let selection = match among {
+            Some(ids) => Some(index.select_ids(&self.labels.known(ids)?)),
+            None => None,
+        };
+        index.search_batch(queries, &options.with(selection.as_ref()), job)
+    }
+
+    /// What a hit's row is called; ties are in the order of that.
+    pub(crate) fn label(&self, hits: Vec<Hit>) -> Vec<(Id, Hit)> {
+        let mut labelled: Vec<(Id, Hit)> =
+            hits.into_iter().map(|hit| (self.labels.id(hit.id), hit)).collect();
+        if !matches!(self.labels, Labels::Numbers) {
+            labelled.sort_by(|(a, x), (b, y)| x.distance.total_cmp(&y.distance).then_with(|| a.cmp(b)));
+        }
+        labelled
+    }
+
+    /// Whether changes can be worked in.
+    pub(crate) fn takes(&self, changes: &Changes) -> bool {
+        let after = self.len() + changes.upserts.ids.len();
+        self.index.is_some() && after <= self.built.saturating_mul(GROWTH).max(SMALL)
+    }
+
+    /// Works changes in. After an error the body is not to be used any more.
+    pub(crate) fn apply(&mut self, changes: Changes, job: &Job) -> Result<()> {
+        let Changes { generation, upserts, removed } = changes;
+        let Some(index) = &mut self.index else {
+            return Err(Error::new(ErrorKind::Internal, "there is no index to change"));
+        };
+        let dim = index.dim();
+        if upserts.ids.len().checked_mul(dim) != Some(upserts.vectors.len()) {
+            let came = upserts.vectors.len() / upserts.ids.len().max(1);
+            let message = format!("the collection has {dim} dimensions, and changes of {came}");
+            return Err(Error::new(ErrorKind::DimensionMismatch, message));
+        }
+        let mut gone = self.labels.known(&removed)?;
+        gone.retain(|&id| index.contains(id));
+        index.remove(&gone)?;
+        self.labels.forget(&removed);
+        let ids = self.labels.assign(&upserts.ids)?;
+        let (mut new, mut new_vectors, mut old, mut old_vectors) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for (id, vector) in ids.into_iter().zip(upserts.vectors.chunks_exact(dim)) {
+            let (ids, vectors) = match index.contains(id) {
+                true => (&mut old, &mut old_vectors),
+                false => (&mut new, &mut new_vectors),
+            };
+            ids.push(id);
+            vectors.extend_from_slice(vector);
+        }
+        index.update(&old, &old_vectors)?;
+        index.add(Some(&new), &new_vectors, job)?;
+        self.origin.generation = generation;
+        Ok(())
+    }
+}
+
+impl Entry {
+    pub(crate) fn new(body: Body) -> Self {
+        let bytes = AtomicUsize::new(body.bytes());
+        Self { body: RwLock::new(body), users: AtomicUsize::new(0), pinned: AtomicBool::new(false), bytes }
+    }
+
+    pub(crate) fn read(&self) -> RwLockReadGuard<'_, Body> {
+        self.body.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The body to change; [`Entry::measure`] afterwards.
+    pub(crate) fn write(&self) -> RwLockWriteGuard<'_, Body> {
+        self.body.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn measure(&self, body: &Body) {
+        self.bytes.store(body.bytes(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+}
+
+/// What a search asks of each index.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Options {
+    /// How many hits: at least 1. Fewer come back only where fewer rows match.
+    pub k: usize,
+    /// How sure to be of each true neighbour, in (0, 1]; 0.99 unless told.
+    pub recall: Option<f32>,
+    /// Looks closely at exactly k × this many rows, in place of the bound.
+    pub rerank_factor: Option<u32>,
+}
+
+impl Options {
+    /// The `k` nearest rows.
+    pub fn new(k: usize) -> Self {
+        Self { k, recall: None, rerank_factor: None }
+    }
+
+    fn with<'a>(&self, selection: Option<&'a limnion_index::Selection>) -> SearchOptions<'a> {
+        SearchOptions { k: self.k, recall: self.recall, rerank_factor: self.rerank_factor, selection }
+    }
+}

@@ -7,9 +7,12 @@
 
 mod backend;
 mod formats;
+mod layers;
 mod local;
 mod names;
+mod runtime;
 
 pub use backend::{Backend, Changes, Description, Generation, Id, Ids, Rows, Sink};
 pub use formats::{Columns, Format};
+pub use layers::{Limit, Metered, Metrics, Retry, Timed};
 pub use local::LocalBackend;

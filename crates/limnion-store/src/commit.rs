@@ -1,6 +1,6 @@
 //! From batches to rows: numbers, times, links, hashes, and what goes out of line.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use limnion_types::{Error, ErrorKind, Result};
@@ -36,6 +36,10 @@ pub(crate) struct Change {
 /// A commit that has been written into a transaction.
 pub(crate) struct Stamped {
     pub(crate) receipt: Receipt,
+    /// The commit as the log has it.
+    pub(crate) head: Head,
+    /// The namespaces that it wrote to.
+    pub(crate) namespaces: BTreeSet<Arc<str>>,
     /// The records that had been written before: namespace and key.
     pub(crate) overwritten: Vec<(Arc<str>, Arc<str>)>,
     /// The records that are to be hot.
@@ -108,6 +112,8 @@ impl Stamper {
     ) -> Result<Stamped> {
         let mut stamped = Stamped {
             receipt: Receipt { version: head.seq, time: head.time, written: changes.len() },
+            head: *head,
+            namespaces: BTreeSet::new(),
             overwritten: Vec::new(),
             records: Vec::new(),
             expires: None,
@@ -123,6 +129,9 @@ impl Stamper {
         while let Some(change) = changes.next() {
             let insert = self.expect_new && change.kind == Kind::Put;
             let namespace = change.namespace.clone();
+            if !stamped.namespaces.contains(&namespace) {
+                stamped.namespaces.insert(namespace.clone());
+            }
             let mut run = vec![self.row(transaction, seq, time, change, hot)?];
             while insert
                 && run.len() < RUN
@@ -157,6 +166,7 @@ impl Stamper {
         stamped.receipt = Receipt { version: seq, time, written: hashes.len() };
         let chain = hash::chain(&head.chain, seq, time, hashes.into_iter());
         *head = Head { seq, time, chain };
+        stamped.head = *head;
         transaction.log(head)?;
         Ok(stamped)
     }

@@ -285,6 +285,13 @@ pub trait Reader: Send + Sync {
     /// `limit`.
     fn expired(&self, now: Micros, limit: usize) -> Result<Vec<(Arc<str>, Arc<str>)>>;
 
+    /// The last moment at or before `now` at which the newest version of some record of a namespace ran out, where there is
+    /// one; and a moment after `now` before which none other does, `Micros::MAX` where none ever does.
+    fn expiries(&self, namespace: &str, now: Micros) -> Result<(Option<Micros>, Micros)>;
+
+    /// The keys of a namespace whose newest version runs out after `after`, and at `until` or before.
+    fn run_out(&self, namespace: &str, after: Micros, until: Micros) -> Result<Vec<Arc<str>>>;
+
     /// The segments.
     fn segments(&self) -> Result<Vec<SegmentInfo>>;
 

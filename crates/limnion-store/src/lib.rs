@@ -7,6 +7,7 @@
 mod check;
 pub mod cipher;
 pub mod clock;
+pub mod column;
 mod commit;
 mod copy;
 pub mod engine;
@@ -27,9 +28,10 @@ pub mod text;
 mod witness;
 mod writer;
 
+pub use column::Column;
 pub use model::{
-    AsOf, At, Batch, Body, Condition, Content, Expect, KeyRange, Kind, Micros, Op, Receipt, Record, Seq,
-    Vector,
+    AsOf, At, Batch, Body, Condition, Content, Expect, KeyRange, Kind, Micros, Moment, Op, Receipt, Record,
+    Seq, Vector,
 };
 pub use options::{Durability, Options, Retention};
 pub use payload::Payload;

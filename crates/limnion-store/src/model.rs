@@ -203,6 +203,15 @@ impl At {
     }
 }
 
+/// A state of the records: as a commit left them, and without those that had run out by a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// The commit.
+    pub seq: Seq,
+    /// What runs out at this time or before has run out.
+    pub time: Micros,
+}
+
 /// Keys from one bound to another, in the order of their UTF-8 bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyRange {

@@ -46,6 +46,17 @@ pub enum Part {
     Value,
 }
 
+/// Where a vector lies.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Lies<'a> {
+    /// Its bytes: f32, little-endian.
+    Here(&'a [u8]),
+    /// It was fetched from its segment.
+    Fetched(&'a Arc<[f32]>),
+    /// In a segment: at this position among the places of the row.
+    Elsewhere(usize, &'a Elsewhere),
+}
+
 #[derive(Debug, Clone, PartialEq)]
 enum Numbers {
     Here(Range<usize>),
@@ -169,6 +180,20 @@ impl Payload {
             Numbers::Elsewhere(_) => None,
         });
         vectors.collect()
+    }
+
+    /// The vector of a name, wherever it lies; `None` where there is none of this name.
+    pub fn find_vector(&self, name: &str) -> Option<Lies<'_>> {
+        let (at, (_, numbers)) =
+            self.parts.vectors.iter().enumerate().find(|(_, (range, _))| self.text_of(range) == name)?;
+        Some(match numbers {
+            Numbers::Here(range) => Lies::Here(self.slice(range)),
+            Numbers::Fetched(numbers) => Lies::Fetched(numbers),
+            Numbers::Elsewhere(elsewhere) => {
+                let place = self.parts.elsewhere.iter().position(|(part, _)| *part == Part::Vector(at))?;
+                Lies::Elsewhere(place, elsewhere)
+            }
+        })
     }
 
     /// The names of the vectors and how many bytes each has, in order.

@@ -9,7 +9,7 @@ use crate::cipher::Cipher;
 use crate::clock;
 use crate::engine::{Found, Keyed, Place, Reader, Row};
 use crate::hash;
-use crate::model::{At, KeyRange, Kind, Micros, Record, Seq, Vector};
+use crate::model::{At, KeyRange, Kind, Micros, Moment, Record, Seq, Vector};
 use crate::payload::{Elsewhere, Part, Payload};
 use crate::segment::Segments;
 
@@ -35,6 +35,11 @@ impl Point {
     /// A commit, at which nothing has run out that had not when it was made.
     pub(crate) fn fixed(at: At) -> Self {
         Self { at, now: None }
+    }
+
+    /// A commit, at which that has run out which had by a moment of its own.
+    pub(crate) fn of(moment: Moment) -> Self {
+        Self { at: At::Seq(moment.seq), now: Some(moment.time) }
     }
 }
 
@@ -111,7 +116,7 @@ impl Reading {
 
     /// Whether a row is what its record was at a point: the version after it was written on top of it, or what was
     /// between them came later than that point. If not, versions are missing.
-    fn check_link(&self, namespace: &str, key: &str, found: &Found, at: At) -> Result<()> {
+    pub(crate) fn check_link(&self, namespace: &str, key: &str, found: &Found, at: At) -> Result<()> {
         let missing = match found.next_previous {
             Some(previous) if previous != found.row.seq => previous,
             _ => return Ok(()),
@@ -132,21 +137,38 @@ impl Reading {
         until: At,
         limit: usize,
     ) -> Result<Vec<Record>> {
+        let (shared, name): (Arc<str>, Arc<str>) = (namespace.into(), key.into());
+        self.versions(namespace, key, after, until, limit, |found| {
+            self.record(shared.clone(), name.clone(), found.row)
+        })
+    }
+
+    /// The versions of a record, newest first, as `read` gives them. What it gives as an error of kind no-value-at-time is
+    /// left out.
+    pub(crate) fn versions<T>(
+        &self,
+        namespace: &str,
+        key: &str,
+        after: Option<At>,
+        until: At,
+        limit: usize,
+        read: impl Fn(Found) -> Result<T>,
+    ) -> Result<Vec<T>> {
         let engine_at = |at: At| self.point(at).map(|point| point.at);
         let (after, until) = (after.map(engine_at).transpose()?, engine_at(until)?);
         let found = self.engine.history(namespace, key, after, until, limit)?;
-        let (namespace, key): (Arc<str>, Arc<str>) = (namespace.into(), key.into());
         let mut newer: Option<Seq> = found.first().and_then(|first| first.next_previous);
         let mut records = Vec::with_capacity(found.len());
-        for Found { row, .. } in found {
+        for found in found {
+            let row = &found.row;
             if let Some(previous) = newer.filter(|&previous| previous != row.seq) {
                 // A gap that retention has left is no fault of a history.
-                if self.engine.retired(&namespace, &key, previous)?.is_none() {
-                    return Err(corrupt(&namespace, &key, &format!("version {previous} is missing")));
+                if self.engine.retired(namespace, key, previous)?.is_none() {
+                    return Err(corrupt(namespace, key, &format!("version {previous} is missing")));
                 }
             }
             newer = Some(row.previous);
-            match self.record(namespace.clone(), key.clone(), row) {
+            match read(found) {
                 // Retention is at work.
                 Err(error) if error.kind() == ErrorKind::NoValueAtTime => {}
                 record => records.push(record?),
@@ -154,25 +176,16 @@ impl Reading {
         }
         let reached_the_end = records.len() < limit && after.is_none();
         if let (true, Some(previous @ 1..)) = (reached_the_end && !records.is_empty(), newer)
-            && self.engine.retired(&namespace, &key, previous)?.is_none()
+            && self.engine.retired(namespace, key, previous)?.is_none()
         {
-            return Err(corrupt(&namespace, &key, &format!("version {previous} is missing")));
+            return Err(corrupt(namespace, key, &format!("version {previous} is missing")));
         }
         Ok(records)
     }
 
     /// A row as a record: verified, decrypted, with its value, without vectors that lie in segments.
     pub(crate) fn record(&self, namespace: Arc<str>, key: Arc<str>, row: Row) -> Result<Record> {
-        if !hash::is_whole(&namespace, &key, &row) {
-            return Err(corrupt(&namespace, &key, &format!("version {} is not what was written", row.seq)));
-        }
-        let bytes = match &self.cipher {
-            Some(cipher) if row.kind == Kind::Put => {
-                cipher.open(&namespace, &key, row.seq, &row.payload)?.into()
-            }
-            _ => row.payload,
-        };
-        let payload = Payload::decode(bytes).map_err(|error| error.within(format!("{namespace}/{key}")))?;
+        let payload = self.payload(&namespace, &key, &row)?;
         let mut record = Record {
             namespace,
             key,
@@ -189,6 +202,20 @@ impl Reading {
             self.fetch(&mut record, at)?;
         }
         Ok(record)
+    }
+
+    /// What a row says: verified, decrypted, without the parts that lie in segments.
+    pub(crate) fn payload(&self, namespace: &str, key: &str, row: &Row) -> Result<Payload> {
+        if !hash::is_whole(namespace, key, row) {
+            return Err(corrupt(namespace, key, &format!("version {} is not what was written", row.seq)));
+        }
+        let bytes = match &self.cipher {
+            Some(cipher) if row.kind == Kind::Put => {
+                cipher.open(namespace, key, row.seq, &row.payload)?.into()
+            }
+            _ => row.payload.clone(),
+        };
+        Payload::decode(bytes).map_err(|error| error.within(format!("{namespace}/{key}")))
     }
 
     /// Fetches the vectors of a record that lie in segments.
@@ -223,7 +250,7 @@ impl Reading {
     }
 
     /// The bytes of a part, verified.
-    fn part(&self, place: Option<&Place>, lies: &Elsewhere) -> Result<Vec<u8>> {
+    pub(crate) fn part(&self, place: Option<&Place>, lies: &Elsewhere) -> Result<Vec<u8>> {
         let damaged = |what: &str| Error::new(ErrorKind::Corruption, what).suggest(REPAIR);
         let place = place.ok_or_else(|| damaged("it is not said where a part of the record lies"))?;
         let bytes = self.segments.read(*place, lies.length)?;
@@ -259,7 +286,7 @@ pub(crate) const REPAIR: &str =
     "check() lists all damage; restore a backup, or copy what is whole with salvage()";
 
 /// Retention has been there.
-fn dropped(namespace: &str, key: &str) -> Error {
+pub(crate) fn dropped(namespace: &str, key: &str) -> Error {
     Error::new(
         ErrorKind::NoValueAtTime,
         format!("retention has dropped what {namespace}/{key} was at that point"),

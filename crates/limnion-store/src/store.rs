@@ -38,6 +38,7 @@ struct Inner {
     writer: Option<Writer>,
     folder: Option<Folder>,
     indexes: RwLock<Vec<FieldIndex>>,
+    id: [u8; 16],
 }
 
 /// What [`Store::query`] found.
@@ -178,11 +179,19 @@ impl Store {
         let reader = engine.reader();
         let head = reader.head()?;
         let cipher = cipher(&options, &*reader, head)?;
-        if let (Some(cipher), None) = (&cipher, reader.setting(CIPHER)?) {
+        let missing = |setting: &str| reader.setting(setting).map(|found| found.is_none());
+        let unmarked = if missing(CIPHER)? { cipher.as_ref() } else { None };
+        if unmarked.is_some() || missing(ID)? {
             let mut transaction = engine.begin()?;
-            transaction.set_setting(CIPHER, &cipher.token()?)?;
+            if let Some(cipher) = unmarked {
+                transaction.set_setting(CIPHER, &cipher.token()?)?;
+            }
+            if missing(ID)? {
+                transaction.set_setting(ID, &fresh_id()?)?;
+            }
             transaction.commit()?;
         }
+        let id = id_of(&*reader, folder.as_ref())?;
         let indexes = reader.field_indexes()?;
         let segments = Arc::new(Segments::new(folder.as_ref().map(Folder::segments)));
         // A commit that is batched may reach the disk at any moment, and then what it refers to has to be there.
@@ -204,7 +213,13 @@ impl Store {
         let shared = Arc::new(Shared::new(reading, hot, options, head, issues));
         let writer = Writer::start(Core::new(engine, stamper, witness, shared.clone(), head))?;
         Ok(Self {
-            inner: Arc::new(Inner { shared, writer: Some(writer), folder, indexes: RwLock::new(indexes) }),
+            inner: Arc::new(Inner {
+                shared,
+                writer: Some(writer),
+                folder,
+                indexes: RwLock::new(indexes),
+                id,
+            }),
         })
     }
 
@@ -216,6 +231,7 @@ impl Store {
         let cipher = cipher(&options, &*reader, head)?;
         let segments = Arc::new(Segments::new(Some(folder.segments())));
         let indexes = reader.field_indexes()?;
+        let id = id_of(&*reader, Some(&folder))?;
         let reading = Reading { engine: reader, segments, cipher };
         // What another process writes is seen by reading it again: nothing is kept hot.
         let shared = Arc::new(Shared::new(reading, Hot::new(0), options, head, issues));
@@ -225,6 +241,7 @@ impl Store {
                 writer: None,
                 folder: Some(folder),
                 indexes: RwLock::new(indexes),
+                id,
             }),
         })
     }
@@ -247,6 +264,11 @@ impl Store {
     /// The folder, absolute.
     pub fn path(&self) -> Option<&Path> {
         self.inner.folder.as_ref().map(Folder::root)
+    }
+
+    /// A number that no other store has: it was drawn when this one was made. Backups have their own.
+    pub fn id(&self) -> [u8; 16] {
+        self.inner.id
     }
 
     /// How it was opened.
@@ -587,6 +609,15 @@ impl Store {
         }
     }
 
+    /// [`Store::when_after`] for the commits that write to a namespace; beside a foreign writer for all of them.
+    pub(crate) fn when_written(&self, namespace: &str, seq: Seq, wake: impl FnOnce() + Send + 'static) {
+        let shared = self.shared();
+        shared.when_written(namespace, seq, wake);
+        if shared.options.read_only && shared.is_awaited() {
+            watch_from_outside(shared);
+        }
+    }
+
     /// The records that match a filter, sorted, from `offset` on, at most `limit`.
     #[expect(clippy::too_many_arguments, reason = "a query has so many parts")]
     pub fn query(
@@ -620,7 +651,7 @@ impl Store {
     }
 
     /// The records among which all are that match: those that a declared index names, or the whole namespace.
-    fn matching<'a>(
+    pub(crate) fn matching<'a>(
         &'a self,
         view: &'a View,
         namespace: &str,
@@ -982,11 +1013,11 @@ impl Store {
         })
     }
 
-    fn shared(&self) -> &Arc<Shared> {
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.inner.shared
     }
 
-    fn reading(&self) -> &Reading {
+    pub(crate) fn reading(&self) -> &Reading {
         &self.inner.shared.reading
     }
 }
@@ -1030,8 +1061,29 @@ impl Drop for Inner {
 
 /// The setting that tells a wrong key.
 pub(crate) const CIPHER: &str = "cipher";
+/// The setting that tells a store from all others.
+pub(crate) const ID: &str = "id";
 /// A write-ahead log beyond this is worth a word.
 const WAL_WARNING: u64 = 256 << 20;
+
+/// A number for a store, or for a copy, which goes ways of its own.
+pub(crate) fn fresh_id() -> Result<[u8; 16]> {
+    let mut id = [0; 16];
+    getrandom::fill(&mut id)
+        .map_err(|error| Error::new(ErrorKind::Internal, format!("there are no random numbers: {error}")))?;
+    Ok(id)
+}
+
+/// The number of a store. One that was made before there were numbers goes by its path until it is opened for writing.
+fn id_of(reader: &dyn Reader, folder: Option<&Folder>) -> Result<[u8; 16]> {
+    let known = reader.setting(ID)?.and_then(|id| id.try_into().ok());
+    Ok(known.unwrap_or_else(|| {
+        let path = folder.map(|folder| folder.root().as_os_str().as_encoded_bytes());
+        let mut id = [0; 16];
+        id.copy_from_slice(&blake3::hash(path.unwrap_or_default()).as_bytes()[..16]);
+        id
+    }))
+}
 
 fn cipher(options: &Options, reader: &dyn Reader, head: Head) -> Result<Option<Arc<Cipher>>> {
     let token = reader.setting(CIPHER)?;

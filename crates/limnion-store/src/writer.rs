@@ -7,11 +7,12 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use limnion_types::{Error, ErrorKind, Result};
+use quick_cache::DefaultHashBuilder;
 
 use crate::clock;
 use crate::commit::{Stamped, Stamper};
@@ -42,7 +43,8 @@ pub(crate) struct Shared {
     /// Whether the engine may have a commit that the head does not tell of yet: who reads a record sees it there already.
     committing: AtomicBool,
     pub(crate) closed: AtomicBool,
-    wakers: Mutex<Vec<(Seq, Wake)>>,
+    waiting: Mutex<Vec<Waiter>>,
+    writes: RwLock<Writes>,
     issues: Mutex<Vec<String>>,
     /// Points in history that somebody is reading at: retention leaves them alone.
     pins: Mutex<HashMap<Seq, usize>>,
@@ -51,6 +53,30 @@ pub(crate) struct Shared {
 }
 
 type Wake = Box<dyn FnOnce() + Send>;
+
+/// Who waits for a commit after `after`: any, or one that writes to a namespace.
+struct Waiter {
+    after: Seq,
+    namespace: Option<Arc<str>>,
+    wake: Wake,
+}
+
+/// The newest commit that wrote to each namespace.
+#[derive(Default)]
+struct Writes {
+    /// The newest commit when the store was opened, which stands for all before it.
+    opened: Head,
+    done: HashMap<Arc<str>, Head, DefaultHashBuilder>,
+    /// Of the transaction that is under way: it may be there for readers already.
+    pending: HashMap<Arc<str>, Head, DefaultHashBuilder>,
+}
+
+impl Writes {
+    fn done(&self, namespace: &str) -> Head {
+        self.done.get(namespace).copied().unwrap_or(self.opened)
+    }
+}
+
 type Done = Box<dyn FnOnce(Result<Receipt>) + Send>;
 
 fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -67,7 +93,8 @@ impl Shared {
             seq: AtomicU64::new(head.seq),
             committing: AtomicBool::new(false),
             closed: AtomicBool::new(false),
-            wakers: Mutex::default(),
+            waiting: Mutex::default(),
+            writes: RwLock::new(Writes { opened: head, ..Writes::default() }),
             issues: Mutex::new(issues),
             pins: Mutex::default(),
             // Somebody may have run out while the store was closed.
@@ -94,25 +121,75 @@ impl Shared {
 
     /// Calls `wake` once there is a commit after `seq`, or the store is closed.
     pub(crate) fn when_after(&self, seq: Seq, wake: impl FnOnce() + Send + 'static) {
-        let mut wakers = held(&self.wakers);
-        if self.seq.load(Ordering::Acquire) > seq || self.closed.load(Ordering::Acquire) {
-            drop(wakers);
-            wake();
+        self.wait(Waiter { after: seq, namespace: None, wake: Box::new(wake) });
+    }
+
+    /// Calls `wake` once there is a commit after `seq` that wrote to a namespace, or the store is closed. Beside a foreign
+    /// writer any commit counts.
+    pub(crate) fn when_written(&self, namespace: &str, seq: Seq, wake: impl FnOnce() + Send + 'static) {
+        let namespace = (!self.options.read_only).then(|| namespace.into());
+        self.wait(Waiter { after: seq, namespace, wake: Box::new(wake) });
+    }
+
+    fn wait(&self, waiter: Waiter) {
+        let mut waiting = held(&self.waiting);
+        if self.is_due(&waiter) || self.closed.load(Ordering::Acquire) {
+            drop(waiting);
+            (waiter.wake)();
         } else {
-            wakers.push((seq, Box::new(wake)));
+            waiting.push(waiter);
         }
+    }
+
+    fn is_due(&self, waiter: &Waiter) -> bool {
+        let newest = match &waiter.namespace {
+            None => self.seq.load(Ordering::Acquire),
+            Some(namespace) => self.writes.read().unwrap_or_else(PoisonError::into_inner).done(namespace).seq,
+        };
+        newest > waiter.after
+    }
+
+    /// The newest commit that wrote to a namespace: the newest one when the store was opened, where none has since. It
+    /// takes no look at the database but while such a commit is under way.
+    pub(crate) fn last_write(&self, namespace: &str) -> Result<Head> {
+        let (pending, done) = {
+            let writes = self.writes.read().unwrap_or_else(PoisonError::into_inner);
+            (writes.pending.get(namespace).copied(), writes.done(namespace))
+        };
+        match pending {
+            // Nobody must see less than he has seen before, whichever way he looks.
+            Some(pending) if self.reading.engine.head()?.seq >= pending.seq => Ok(pending),
+            _ => Ok(done),
+        }
+    }
+
+    /// A transaction is about to be committed that wrote this.
+    fn begin_writes(&self, written: &[Stamped]) {
+        let mut writes = self.writes.write().unwrap_or_else(PoisonError::into_inner);
+        writes.pending.clear();
+        for stamped in written {
+            let namespaces = stamped.namespaces.iter().cloned();
+            writes.pending.extend(namespaces.map(|namespace| (namespace, stamped.head)));
+        }
+    }
+
+    /// It has been.
+    fn finish_writes(&self) {
+        let mut writes = self.writes.write().unwrap_or_else(PoisonError::into_inner);
+        let pending = std::mem::take(&mut writes.pending);
+        writes.done.extend(pending);
     }
 
     /// Whether somebody waits for a commit.
     pub(crate) fn is_awaited(&self) -> bool {
-        !held(&self.wakers).is_empty()
+        !held(&self.waiting).is_empty()
     }
 
     /// Tells everybody of a new head.
     pub(crate) fn advance(&self, head: Head) {
         *held(&self.head) = head;
         self.seq.store(head.seq, Ordering::Release);
-        self.wake(|seq| seq < head.seq);
+        self.wake(|waiter| self.is_due(waiter));
     }
 
     /// Nothing more will come.
@@ -121,13 +198,13 @@ impl Shared {
         self.wake(|_| true);
     }
 
-    fn wake(&self, whom: impl Fn(Seq) -> bool) {
-        let mut wakers = held(&self.wakers);
-        let (awake, asleep) = wakers.drain(..).partition(|(seq, _)| whom(*seq));
-        *wakers = asleep;
-        drop(wakers);
-        for (_, wake) in awake as Vec<(Seq, Wake)> {
-            wake();
+    fn wake(&self, whom: impl Fn(&Waiter) -> bool) {
+        let mut waiting = held(&self.waiting);
+        let (awake, asleep) = waiting.drain(..).partition(|waiter| whom(waiter));
+        *waiting = asleep;
+        drop(waiting);
+        for waiter in awake as Vec<Waiter> {
+            (waiter.wake)();
         }
     }
 
@@ -402,8 +479,10 @@ impl Core {
         }
         let names = written.iter().flat_map(|stamped| &stamped.overwritten);
         self.shared.hot.begin(names.map(|(namespace, key)| (namespace, key)));
+        self.shared.begin_writes(&written);
         self.shared.committing.store(true, Ordering::SeqCst);
         transaction.commit()?;
+        self.shared.finish_writes();
         let changed = head != self.head;
         self.head = head;
         for stamped in &written {

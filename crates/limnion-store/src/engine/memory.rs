@@ -169,6 +169,14 @@ impl Reader for Shared {
         Ok(self.read()?.expired(now, limit))
     }
 
+    fn expiries(&self, namespace: &str, now: Micros) -> Result<(Option<Micros>, Micros)> {
+        Ok(self.read()?.expiries(namespace, now))
+    }
+
+    fn run_out(&self, namespace: &str, after: Micros, until: Micros) -> Result<Vec<Arc<str>>> {
+        Ok(self.read()?.run_out(namespace, after, until))
+    }
+
     fn segments(&self) -> Result<Vec<SegmentInfo>> {
         Ok(self.read()?.segments())
     }

@@ -215,6 +215,26 @@ impl State {
         expired.filter_map(|&(_, id)| self.named(id).cloned()).collect()
     }
 
+    pub(super) fn expiries(&self, namespace: &str, now: Micros) -> (Option<Micros>, Micros) {
+        let is_of = |id: u64| self.named(id).is_some_and(|(name, _)| **name == *namespace);
+        let past = self.expiring.range(..=(now, u64::MAX)).rev();
+        let last = past.copied().find(|&(_, id)| is_of(id)).map(|(expires, _)| expires);
+        let mut next = Micros::MAX;
+        for (looked, &(expires, id)) in self.expiring.range((now.saturating_add(1), 0)..).enumerate() {
+            if is_of(id) || looked == LOOKED_AT {
+                next = expires;
+                break;
+            }
+        }
+        (last, next)
+    }
+
+    pub(super) fn run_out(&self, namespace: &str, after: Micros, until: Micros) -> Vec<Arc<str>> {
+        let due = self.expiring.range((after.saturating_add(1), 0)..).take_while(|due| due.0 <= until);
+        let named = due.filter_map(|&(_, id)| self.named(id));
+        named.filter(|(name, _)| **name == *namespace).map(|(_, key)| key.clone()).collect()
+    }
+
     pub(super) fn segments(&self) -> Vec<SegmentInfo> {
         self.segments.values().cloned().collect()
     }
@@ -425,6 +445,8 @@ impl State {
     }
 }
 
+/// How many records of other namespaces are looked at for the next one of a namespace that runs out.
+pub(super) const LOOKED_AT: usize = 256;
 /// A record beside its rows: its place in the map and in the list.
 const RECORD_BYTES: u64 = (size_of::<Record>() + 2 * size_of::<(Arc<str>, Arc<str>)>() + 32) as u64;
 /// An entry of a declared index, twice: in the index and with its record.

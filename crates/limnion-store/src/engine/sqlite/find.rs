@@ -566,6 +566,73 @@ const EXPIRED: &str =
     "SELECT namespace.name, record.key FROM record JOIN namespace ON namespace.id = record.namespace
      WHERE record.expires <= ?1 AND record.kind = 0 ORDER BY record.expires LIMIT ?2";
 
+/// See [`crate::engine::Reader::expiries`].
+pub(super) fn expiries(
+    connection: &Connection,
+    space: Space<'_>,
+    now: Micros,
+) -> Outcome<(Option<Micros>, Micros)> {
+    let _snapshot = Snapshot::begin(connection)?;
+    let mut last = None;
+    let mut past = connection.prepare_cached(RAN_OUT)?;
+    let mut past = past.query([clamp(now)])?;
+    while let Some(found) = past.next()? {
+        if found.get::<_, i64>(0)? == space.id {
+            last = Some(expiry(space, found)?);
+            break;
+        }
+    }
+    let mut next = Micros::MAX;
+    let mut coming = connection.prepare_cached(RUNS_OUT)?;
+    let mut coming = coming.query([clamp(now), i64::MAX])?;
+    // Those of other namespaces may be many: beyond so many it is said when to look again.
+    for looked in 0.. {
+        let Some(found) = coming.next()? else { break };
+        if found.get::<_, i64>(0)? == space.id {
+            next = expiry(space, found)?;
+            break;
+        } else if looked == LOOKED_AT {
+            next = unsigned(found, 6)?;
+            break;
+        }
+    }
+    Ok((last, next))
+}
+
+/// See [`crate::engine::Reader::run_out`].
+pub(super) fn run_out(
+    connection: &Connection,
+    space: Space<'_>,
+    after: Micros,
+    until: Micros,
+) -> Outcome<Vec<std::sync::Arc<str>>> {
+    let mut due = connection.prepare_cached(RUNS_OUT)?;
+    let mut due = due.query([clamp(after), clamp(until)])?;
+    let mut keys = Vec::new();
+    while let Some(found) = due.next()? {
+        if found.get::<_, i64>(0)? == space.id {
+            expiry(space, found)?;
+            keys.push(found.get(1)?);
+        }
+    }
+    Ok(keys)
+}
+
+/// How many records of other namespaces are looked at for the next one of a namespace that runs out.
+const LOOKED_AT: usize = 256;
+
+/// When a record runs out, verified: the index is not the record.
+fn expiry(space: Space<'_>, found: &SqlRow<'_>) -> Outcome<Micros> {
+    let row = row(found, 2, false)?;
+    space.verify(&found.get::<_, String>(1)?, &row)?;
+    Ok(row.expires.ok_or_else(|| damaged("a record without expiry is said to run out"))?)
+}
+
+const RAN_OUT: &str = "SELECT namespace, key, seq, time, previous, kind, expires, digest FROM record
+     WHERE expires <= ?1 AND kind = 0 ORDER BY expires DESC";
+const RUNS_OUT: &str = "SELECT namespace, key, seq, time, previous, kind, expires, digest FROM record
+     WHERE expires > ?1 AND expires <= ?2 AND kind = 0 ORDER BY expires";
+
 /// What a writer has to know of a record.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Known {
@@ -622,6 +689,8 @@ mod tests {
             LOOSE,
             PACKS,
             EXPIRED,
+            RAN_OUT,
+            RUNS_OUT,
             LOOSE_AFTER,
             PACK_AFTER,
             BEFORE,

@@ -309,6 +309,18 @@ impl Reader for Pool {
         Ok(found.into_iter().map(|(namespace, key)| (namespace.into(), key.into())).collect())
     }
 
+    fn expiries(&self, namespace: &str, now: Micros) -> Result<(Option<Micros>, Micros)> {
+        self.within(namespace, (None, Micros::MAX), |connection, number| {
+            find::expiries(connection, Space { id: number, name: namespace }, now)
+        })
+    }
+
+    fn run_out(&self, namespace: &str, after: Micros, until: Micros) -> Result<Vec<Arc<str>>> {
+        self.within(namespace, Vec::new(), |connection, number| {
+            find::run_out(connection, Space { id: number, name: namespace }, after, until)
+        })
+    }
+
     fn segments(&self) -> Result<Vec<SegmentInfo>> {
         self.with(|connection| {
             let mut statement = connection.prepare_cached(

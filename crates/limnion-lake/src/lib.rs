@@ -7,12 +7,14 @@
 
 mod backend;
 mod formats;
+mod fs;
 mod layers;
 mod local;
 mod names;
 mod runtime;
 
 pub use backend::{Backend, Changes, Description, Generation, Id, Ids, Rows, Sink};
-pub use formats::{Columns, Format};
+pub use formats::{Columns, Format, rows_of_batches};
+pub use fs::{FsBackend, FsOptions, write_rows};
 pub use layers::{Limit, Metered, Metrics, Retry, Timed};
 pub use local::LocalBackend;

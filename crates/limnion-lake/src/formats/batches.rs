@@ -103,7 +103,16 @@ impl<R: RecordBatchReader> Batches<R> {
         loop {
             if let Some(batch) = self.batch.as_ref().filter(|batch| self.done < batch.num_rows()) {
                 let left = batch.num_rows() - self.done;
-                let count = self.dim.map_or(1, piece).min(left);
+                let dim = match self.dim {
+                    Some(dim) => dim,
+                    // The first row tells how long the others are to be.
+                    None => {
+                        let row = batch.slice(self.done, 1);
+                        rows_of(&row, self.places, &self.columns, self.rows, &mut self.dim)?;
+                        self.dim.unwrap_or(1)
+                    }
+                };
+                let count = piece(dim).min(left);
                 let part = batch.slice(self.done, count);
                 let rows = rows_of(&part, self.places, &self.columns, self.rows, &mut self.dim)?;
                 self.done += count;

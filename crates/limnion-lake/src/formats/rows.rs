@@ -166,23 +166,32 @@ pub(super) fn read(blob: &dyn Blob, take: &mut dyn FnMut(Rows) -> Result<()>, jo
 
 /// The rows of a block; `None` where its lengths do not fit.
 fn decode(bytes: &[u8], count: usize, header: &Header) -> Option<Rows> {
-    let (ids, start) = if header.named {
-        let (lengths, rest) = bytes.split_at_checked(count.checked_mul(4)?)?;
+    let (ids, rest) = if header.named {
+        let (lengths, text) = bytes.split_at_checked(count.checked_mul(4)?)?;
         let mut names = Vec::with_capacity(count);
-        let mut left = rest;
+        let mut left = text;
         for length in u32s(lengths) {
             let (name, rest) = left.split_at_checked(length as usize)?;
             names.push(Arc::<str>::from(std::str::from_utf8(name).ok()?));
             left = rest;
         }
-        (Ids::Names(names), (bytes.len() - left.len()).next_multiple_of(4))
+        let written = text.len() - left.len();
+        let (zeros, rest) = left.split_at_checked(written.next_multiple_of(4) - written)?;
+        if !are_zeros(zeros) {
+            return None;
+        }
+        (Ids::Names(names), rest)
     } else {
-        let ids = bytes.get(..count.checked_mul(8)?)?;
-        (Ids::Numbers(u64s(ids).collect()), ids.len())
+        let (ids, rest) = bytes.split_at_checked(count.checked_mul(8)?)?;
+        (Ids::Numbers(u64s(ids).collect()), rest)
     };
-    let vectors = bytes.get(start..)?.get(..count.checked_mul(header.dim)?.checked_mul(4)?)?;
-    let end = start + vectors.len();
-    (end.next_multiple_of(ALIGNMENT) == bytes.len()).then(|| Rows { ids, vectors: f32s(vectors).collect() })
+    let (vectors, zeros) = rest.split_at_checked(count.checked_mul(header.dim)?.checked_mul(4)?)?;
+    let whole = bytes.len().is_multiple_of(ALIGNMENT) && zeros.len() < ALIGNMENT && are_zeros(zeros);
+    whole.then(|| Rows { ids, vectors: f32s(vectors).collect() })
+}
+
+fn are_zeros(bytes: &[u8]) -> bool {
+    bytes.iter().all(|&byte| byte == 0)
 }
 
 /// Writes a file row by row, with no more in memory than a block.

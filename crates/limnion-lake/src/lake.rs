@@ -212,6 +212,10 @@ impl Ready {
         self.len() == 0
     }
 
+    pub(crate) fn body(&self) -> Body {
+        self.entry.read().clone()
+    }
+
     /// The index as it is now; it shares its memory with the cache.
     pub fn index(&self) -> Option<limnion_index::FlatIndex> {
         self.entry.read().index.clone()
@@ -547,6 +551,28 @@ impl Lake {
             attempt += 1;
             ready = self.prepare(target, search.deadline, job)?;
         }
+    }
+
+    /// The state of a collection in memory, however old; it shares its memory with the cache.
+    pub(crate) fn cached(&self, target: &Target) -> Option<Body> {
+        let slot = read(&self.inner.slots).get(target).cloned()?;
+        let entry = self.inner.cache.peek(slot.number()?)?;
+        let body = entry.read().clone();
+        Some(body)
+    }
+
+    /// The collections that were ever asked for.
+    pub(crate) fn targets(&self) -> Vec<Target> {
+        let mut targets: Vec<Target> = read(&self.inner.slots).keys().cloned().collect();
+        targets.sort();
+        targets
+    }
+
+    /// Takes a body that was not built here as the index of a collection.
+    pub(crate) fn adopt_body(&self, target: &Target, body: Body) -> Result<()> {
+        let slot = self.inner.slot(target)?;
+        self.inner.install(&slot, body, slot.epoch())?;
+        Ok(())
     }
 
     /// What the lake has, and how it has done.

@@ -6,15 +6,41 @@
 #![forbid(unsafe_code)]
 
 mod backend;
+mod bundle;
+mod cache;
+mod consistency;
+mod entry;
+mod executor;
+mod federation;
+mod flight;
 mod formats;
 mod fs;
+mod labels;
+mod lake;
 mod layers;
 mod local;
 mod names;
+mod prime;
 mod runtime;
+mod shelf;
+mod slot;
+mod stats;
+mod store;
+mod witness;
 
 pub use backend::{Backend, Changes, Description, Generation, Id, Ids, Rows, Sink};
+pub use bundle::{BundleGeneration, LakeBundle, Notes, RefreshResult};
+pub use consistency::Consistency;
+pub use entry::Options;
+pub use executor::{Executor, Global};
+pub use federation::{Federated, OnError, Part};
 pub use formats::{Columns, Format, rows_of_batches};
 pub use fs::{FsBackend, FsOptions, write_rows};
+pub use lake::{Lake, LakeHit, Ready, Search, Settings, Where};
 pub use layers::{Limit, Metered, Metrics, Retry, Timed};
 pub use local::LocalBackend;
+pub use shelf::{Folder, OpenFile, Shelf};
+pub use slot::Target;
+pub use stats::{CollectionStats, Stats};
+pub use store::{HistoryChanges, StoreBackend};
+pub use witness::Witness;

@@ -296,6 +296,14 @@ impl FsBackend {
             .suggest("replace files by renaming: then a reader sees the one or the other")
     }
 
+    /// An error, or that the collection is gone where that is why.
+    fn perhaps_gone(&self, collection: &str, error: Error) -> Error {
+        match self.find(collection) {
+            Err(gone) if gone.kind() == ErrorKind::UnknownCollection => gone,
+            _ => error,
+        }
+    }
+
     fn unknown(&self, collection: &str) -> Error {
         names::unknown_collection(&self.name, collection, &self.collections().unwrap_or_default())
     }
@@ -414,6 +422,14 @@ impl FsBackend {
             return Err(names::failed(&self.name, format!("{:?} is no file", file_name(path))));
         }
         Ok(metadata)
+    }
+
+    /// Opens what a collection is in, and says what it is.
+    fn opened(&self, collection: &str) -> Result<(Place, Source, Generation)> {
+        let place = self.find(collection)?;
+        let source = self.open(&place).map_err(|error| self.perhaps_gone(collection, error))?;
+        let generation = self.generation_of(&source)?;
+        Ok((place, source, generation))
     }
 
     fn open(&self, place: &Place) -> Result<Source> {
@@ -621,9 +637,7 @@ impl Backend for FsBackend {
     }
 
     fn describe(&self, collection: &str) -> Result<Description> {
-        let place = self.find(collection)?;
-        let source = self.open(&place)?;
-        let generation = self.generation_of(&source)?;
+        let (place, source, generation) = self.opened(collection)?;
         let described = self.description(&place, &source, generation.clone());
         if self.is_still(&place, &source, &generation) {
             return described;
@@ -636,13 +650,12 @@ impl Backend for FsBackend {
         if let Some(Ok(generation)) = known.map(|place| self.generation_at(&place)) {
             return Ok(generation);
         }
-        self.generation_at(&self.find(collection)?)
+        let place = self.find(collection)?;
+        self.generation_at(&place).map_err(|error| self.perhaps_gone(collection, error))
     }
 
     fn pull(&self, collection: &str, sink: &mut dyn Sink, job: &Job) -> Result<()> {
-        let place = self.find(collection)?;
-        let source = self.open(&place)?;
-        let generation = self.generation_of(&source)?;
+        let (place, source, generation) = self.opened(collection)?;
         let mut refused = None;
         let read = self.description(&place, &source, generation.clone()).and_then(|description| {
             let shape = Shape { dim: description.dim, rows: description.rows };

@@ -577,7 +577,7 @@ fn a_column_that_cannot_be_used_is_named_with_its_row() {
         ("integers", "column \"vector\" must have lists of float32, float64 or float16, got"),
         ("scalar", "column \"vector\" must have lists of float32, float64 or float16, got Int64"),
         ("blobs", "column \"id\" must have ids that are integers or strings, got Binary"),
-        ("gzip", "cannot be read"),
+        ("gzip", "packed in a way that limnion does not unpack; save it with zstd"),
     ] {
         let told = refused(&backend, name);
         assert!(told.contains(words) && told.contains(&format!("\"{name}.parquet\"")), "{told}");

@@ -161,7 +161,12 @@ impl Opened {
 }
 
 fn unreadable(error: impl std::fmt::Display) -> Error {
-    bad(format!("the parquet file cannot be read: {error}"))
+    let told = error.to_string();
+    if told.contains("Disabled feature at compile time") {
+        return bad("its pages are packed in a way that limnion does not unpack")
+            .suggest("save it with zstd, snappy, lz4 or no compression");
+    }
+    bad(format!("the parquet file cannot be read: {told}"))
 }
 
 /// An error about columns, as one about a file.

@@ -11,9 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use limnion_types::{Error, ErrorKind, Filter, Job, Result};
 
 use crate::clock;
-use crate::engine::{Commit, Found, Head, Keyed, Place, Row};
+use crate::engine::{Commit, Found, Head, Keyed, Place, Row, SegmentInfo};
 use crate::hash;
-use crate::model::{At, KeyRange, Kind, Micros, Moment, Seq};
+use crate::model::{AsOf, At, KeyRange, Kind, Micros, Moment, Seq};
 use crate::payload::{Elsewhere, Lies};
 use crate::query::Matcher;
 use crate::read::{Point, REPAIR, Reading, corrupt, dropped};
@@ -23,7 +23,7 @@ use crate::store::Store;
 const CHUNK: usize = 512;
 /// Rows whose places are put in order before their vectors are read, and the most that vectors of theirs may take that
 /// lie in the rows themselves.
-const GATHERED: usize = 16_384;
+const GATHERED: usize = 65_536;
 const GATHERED_BYTES: usize = 8 << 20;
 /// Bytes of vectors that are handed over at a time.
 const PIECE: usize = 8 << 20;
@@ -146,6 +146,30 @@ impl Store {
             }
         }
         Ok(columns)
+    }
+
+    /// The moment that a point in history means: what a record's [`Span`] covers then is what [`Store::get`] gives.
+    ///
+    /// # Errors
+    /// As [`Store::resolve`]; `NoValueAtTime` for a time to which the log does not reach back.
+    pub fn moment(&self, as_of: &AsOf) -> Result<Moment> {
+        let reading = self.reading();
+        match self.resolve(as_of)? {
+            // Where the log does not tell when that was, nothing has run out that had not when it was written.
+            At::Seq(seq) => Ok(Moment { seq, time: reading.time_of(seq)?.unwrap_or(0) }),
+            At::Latest => Ok(Moment { seq: self.shared().head()?.seq, time: clock::now() }),
+            At::Time(time) => {
+                let seq = match reading.engine.commit_at(time)? {
+                    Some(seq) => seq,
+                    None if reading.engine.first_commit()?.seq <= 1 => 0,
+                    None => {
+                        let message = "the log does not reach back to that time";
+                        return Err(Error::new(ErrorKind::NoValueAtTime, message));
+                    }
+                };
+                Ok(Moment { seq, time: time.min(clock::now()) })
+            }
+        }
     }
 }
 
@@ -366,6 +390,18 @@ impl Column {
         }
     }
 
+    /// About how many vectors there are, at a look: not fewer than there are.
+    pub fn rows(&self) -> Result<usize> {
+        let records = self.records()?.unwrap_or(0);
+        if self.store.options().key.is_some() {
+            return Ok(records as usize);
+        }
+        let segments = self.reading().engine.segments()?;
+        let of_column = segments.iter().filter(|segment| self.is_in(segment));
+        let versions: u64 = of_column.map(|segment| segment.live / 4 / u64::from(segment.dim.max(1))).sum();
+        Ok(records.min(versions) as usize)
+    }
+
     /// The dimension of the newest vectors, as far as can be told at a look; `None` where there are none.
     pub fn dim(&self) -> Result<Option<usize>> {
         self.store.shared().check_open()?;
@@ -379,10 +415,13 @@ impl Column {
             return Ok(found);
         }
         let segments = self.reading().engine.segments()?;
-        let mut of_column = segments.iter().rev().filter(|segment| {
-            segment.dim > 0 && *segment.namespace == *self.namespace && *segment.name == *self.name
-        });
-        Ok(of_column.next().map(|segment| segment.dim as usize))
+        let newest = segments.iter().rev().find(|segment| self.is_in(segment));
+        Ok(newest.map(|segment| segment.dim as usize))
+    }
+
+    /// Whether a segment holds vectors of this column.
+    fn is_in(&self, segment: &SegmentInfo) -> bool {
+        segment.dim > 0 && *segment.namespace == *self.namespace && *segment.name == *self.name
     }
 
     fn reading(&self) -> &Reading {
@@ -710,11 +749,9 @@ impl<'a> Log<'a> {
         if after.saturating_add(1) < first {
             return Ok(None);
         }
-        let before = match after.checked_sub(1) {
-            Some(earlier) => {
-                engine.commits(earlier, 1)?.pop().map(|commit| commit.head).filter(|head| head.seq == after)
-            }
-            None => (first <= 1).then(Head::default),
+        let before = match after {
+            0 => Some(Head::default()),
+            _ => engine.commit(after)?,
         };
         Ok(Some(Self { reading, after, before }))
     }

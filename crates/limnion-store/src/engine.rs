@@ -250,6 +250,9 @@ pub trait Reader: Send + Sync {
     /// The commits after `seq`, at most `limit`.
     fn commits(&self, after: Seq, limit: usize) -> Result<Vec<Commit>>;
 
+    /// A commit without what it wrote; `None` where the log does not have it.
+    fn commit(&self, seq: Seq) -> Result<Option<Head>>;
+
     /// The first commit of the log: 1, or later where the log was folded; 0 in a new store.
     fn first_commit(&self) -> Result<Head>;
 

@@ -71,9 +71,7 @@ impl Reading {
 
     /// When a commit was made; `None` where the log does not have it.
     pub(crate) fn time_of(&self, seq: Seq) -> Result<Option<Micros>> {
-        let Some(before) = seq.checked_sub(1) else { return Ok(None) };
-        let commit = self.engine.commits(before, 1)?.into_iter().next();
-        Ok(commit.filter(|commit| commit.head.seq == seq).map(|commit| commit.head.time))
+        Ok(self.engine.commit(seq)?.map(|head| head.time))
     }
 
     /// A version of a record with all of its parts, deletions included.

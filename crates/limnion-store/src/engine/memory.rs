@@ -133,6 +133,10 @@ impl Reader for Shared {
         Ok(self.read()?.commits(after, limit))
     }
 
+    fn commit(&self, seq: Seq) -> Result<Option<Head>> {
+        Ok(self.read()?.commit(seq))
+    }
+
     fn first_commit(&self) -> Result<Head> {
         Ok(self.read()?.first_commit())
     }

@@ -73,6 +73,8 @@ fn log(model: &Model, reader: &dyn Reader, effort: Effort) {
                 log.iter().filter(|commit| commit.head.seq > after).take(limit).cloned().collect();
             assert_eq!(reader.commits(after, limit).expect("commits"), expected, "after {after}");
         }
+        let expected = log.iter().map(|commit| commit.head).find(|head| head.seq == after);
+        assert_eq!(reader.commit(after).expect("commit"), expected, "{after}");
     }
     for point in effort.of(&points(model)) {
         if let At::Time(time) = point {
@@ -240,6 +242,20 @@ fn names(model: &Model, reader: &dyn Reader, effort: Effort) {
         let two = reader.expired(now, 2).expect("expired");
         assert_eq!(two.len(), expected.len().min(2));
         assert!(two.iter().all(|name| expected.contains(name)));
+        for namespace in NAMESPACES {
+            let of = |until: u64| -> BTreeSet<Arc<str>> {
+                let names = model.expired(until).into_iter().filter(|(space, _)| **space == *namespace);
+                names.map(|(_, key)| key).collect()
+            };
+            let when = |key: &Arc<str>| model.current(namespace, key).and_then(|current| current.expires);
+            let coming = of(u64::MAX).iter().filter_map(when).filter(|expires| *expires > now).min();
+            // A namespace with few records among few: nobody has to look again earlier.
+            let expected = (of(now).iter().filter_map(when).max(), coming.unwrap_or(u64::MAX));
+            assert_eq!(reader.expiries(namespace, now).expect("expiries"), expected);
+            let after = now / 2;
+            let seen = reader.run_out(namespace, after, now).expect("run_out");
+            assert_eq!(seen.into_iter().collect::<BTreeSet<_>>(), &of(now) - &of(after));
+        }
     }
     let segments: Vec<_> = model.segments.values().cloned().collect();
     assert_eq!(reader.segments().expect("segments"), segments);

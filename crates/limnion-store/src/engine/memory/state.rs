@@ -166,6 +166,11 @@ impl State {
         self.commits.range(from..).take(limit).cloned().collect()
     }
 
+    pub(super) fn commit(&self, seq: Seq) -> Option<Head> {
+        let at = self.commits.binary_search_by_key(&seq, |commit| commit.head.seq).ok()?;
+        self.commits.get(at).map(|commit| commit.head)
+    }
+
     pub(super) fn first_commit(&self) -> Head {
         self.commits.front().map(|commit| commit.head).unwrap_or_default()
     }

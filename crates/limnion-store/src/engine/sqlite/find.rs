@@ -477,6 +477,13 @@ pub(super) fn head(connection: &Connection) -> Outcome<Head> {
     one_head(connection, sql)
 }
 
+/// A commit, where the log has it.
+pub(super) fn commit(connection: &Connection, seq: Seq) -> Outcome<Option<Head>> {
+    let mut statement = connection.prepare_cached("SELECT seq, time, chain FROM log WHERE seq = ?1")?;
+    let mut rows = statement.query([clamp(seq)])?;
+    rows.next()?.map(head_of).transpose()
+}
+
 /// The oldest commit that the log has.
 pub(super) fn first_commit(connection: &Connection) -> Outcome<Head> {
     one_head(connection, "SELECT seq, time, chain FROM log ORDER BY seq LIMIT 1")

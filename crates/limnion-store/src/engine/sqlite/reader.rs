@@ -226,6 +226,10 @@ impl Reader for Pool {
         })
     }
 
+    fn commit(&self, seq: Seq) -> Result<Option<Head>> {
+        self.with(|connection| find::commit(connection, seq))
+    }
+
     fn first_commit(&self) -> Result<Head> {
         self.with(find::first_commit)
     }

@@ -78,9 +78,9 @@ fn decode(bytes: BlobBytes, columns: &Columns, first: u64, decoded: &SyncSender<
     let Shape { dim, rows } = shape_of(bytes.clone(), columns)?;
     let file = Opened::new(bytes, columns)?;
     let mut known = (dim > 0).then_some(dim);
-    // Levels, and what the decoder keeps besides the numbers, are as much again.
+    // Levels, and what the decoder keeps besides the numbers, are several times as much.
     let mut count = 0;
-    file.decode(piece(2 * dim), None, columns, first, &mut known, |rows| {
+    file.decode(piece(4 * dim), None, columns, first, &mut known, |rows| {
         count += rows.ids.len();
         decoded.send(rows).is_ok()
     })?;

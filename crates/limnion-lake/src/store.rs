@@ -123,13 +123,11 @@ impl StoreBackend {
         let Some(Stamp { seq, mark, .. }) = stamp_of(since) else { return Ok(None) };
         let column = &known.column;
         let look = || -> Result<_> {
-            let state = column.state()?;
             let most = WRITES.saturating_add(4 * column.records()?.unwrap_or(0) as usize);
-            let changed = column.changed_since(seq, |chain| chain.starts_with(&mark), None, &state, most)?;
-            Ok((state, changed.map(|changed| changed.written)))
+            column.changed_since(seq, |chain| chain.starts_with(&mark), None, most)
         };
-        let (state, ended) = look().map_err(|error| self.failed(error))?;
-        let Some(ended) = ended else { return Ok(None) };
+        let Some((state, changed)) = look().map_err(|error| self.failed(error))? else { return Ok(None) };
+        let ended = changed.written;
         let keys: Vec<Arc<str>> = ended.iter().map(|(key, _)| key.clone()).collect();
         self.read(collection, take, |take| column.history_of(&keys, seq, state.commit.seq, job, take))?;
         Ok(Some(HistoryChanges { generation: known.generation(&state), ended }))
@@ -311,14 +309,12 @@ impl Backend for StoreBackend {
         let Some(Stamp { seq, mark, ran_out }) = stamp_of(since) else { return Ok(None) };
         let column = &known.column;
         let look = || -> Result<_> {
-            let (state, records) = (column.state()?, column.records()?.unwrap_or(0) as usize);
+            let records = column.records()?.unwrap_or(0) as usize;
             let most = WRITES.saturating_add(4 * records);
-            let changed =
-                column.changed_since(seq, |chain| chain.starts_with(&mark), ran_out, &state, most)?;
-            Ok((state, changed.filter(|changed| changed.written.len() <= FEW.max(records / 2))))
+            let changed = column.changed_since(seq, |chain| chain.starts_with(&mark), ran_out, most)?;
+            Ok(changed.filter(|(_, changed)| changed.written.len() <= FEW.max(records / 2)))
         };
-        let (state, changed) = look().map_err(|error| self.failed(error))?;
-        let Some(changed) = changed else { return Ok(None) };
+        let Some((state, changed)) = look().map_err(|error| self.failed(error))? else { return Ok(None) };
         let mut removed: Vec<Arc<str>> = changed.written.into_iter().map(|(key, _)| key).collect();
         let mut upserts = Vectors::default();
         let mut take = |piece: Vectors| {

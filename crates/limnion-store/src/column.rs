@@ -30,6 +30,8 @@ const PIECE: usize = 8 << 20;
 /// Vectors that lie no further apart are read together, as many bytes at a time.
 const GAP: u64 = 4 << 10;
 const RUN: u64 = 256 << 10;
+/// How often something is looked at again because somebody has written meanwhile.
+const PATIENCE: usize = 8;
 /// Commits that are taken from the log at a time.
 const COMMITS: usize = 64;
 /// Writes of a foreign writer that are looked at to learn whether one was here.
@@ -188,7 +190,7 @@ impl Column {
     /// of it runs out, and where the store is open for reading only.
     pub fn state(&self) -> Result<State> {
         self.store.shared().check_open()?;
-        let mut patience = 8;
+        let mut patience = PATIENCE;
         loop {
             let commit = self.last_write()?;
             let now = clock::now();
@@ -267,11 +269,12 @@ impl Column {
         gathered.flush()
     }
 
-    /// Which records have changed from one state to another; `None` where the log does not tell: it does not reach back, it
-    /// is not the log in which that state was, more than `most` writes have been logged since, or the clock was set back.
-    pub fn changed(&self, from: &State, to: &State, most: usize) -> Result<Option<Changed>> {
-        let (mark, seq) = (from.commit.chain, from.commit.seq);
-        self.changed_since(seq, |chain| *chain == mark, from.ran_out, to, most)
+    /// Which records have changed since a state, and the state now; `None` where the log does not tell: it does not reach
+    /// back, it is not the log in which that state was, more than `most` writes have been logged since, or the clock was
+    /// set back.
+    pub fn changed(&self, since: &State, most: usize) -> Result<Option<(State, Changed)>> {
+        let mark = since.commit.chain;
+        self.changed_since(since.commit.seq, |chain| *chain == mark, since.ran_out, most)
     }
 
     /// [`Column::changed`] for those who remember only a part of the chain: `is_it` says whether a commit can be the one.
@@ -280,29 +283,37 @@ impl Column {
         seq: Seq,
         is_it: impl Fn(&[u8; 32]) -> bool,
         ran_out: Option<Micros>,
-        to: &State,
         most: usize,
-    ) -> Result<Option<Changed>> {
-        let Some(log) = Log::behind(self.reading(), seq)? else { return Ok(None) };
-        if !log.before.is_some_and(|before| is_it(&before.chain)) {
-            return Ok(None);
-        }
+    ) -> Result<Option<(State, Changed)>> {
         let run_out = |after: Option<Micros>, until: Micros| {
             self.reading().engine.run_out(&self.namespace, after.unwrap_or(0), until)
         };
-        if let Some(then) = ran_out.filter(|_| ran_out > to.ran_out)
-            && !run_out(to.ran_out, then)?.is_empty()
-        {
-            return Ok(None);
+        for _ in 0..PATIENCE {
+            let state = self.state()?;
+            let Some(log) = Log::behind(self.reading(), seq)? else { return Ok(None) };
+            if !log.before.is_some_and(|before| is_it(&before.chain)) {
+                return Ok(None);
+            }
+            let Some(written) = self.collect(log, state.commit.seq, most)? else { return Ok(None) };
+            let mut changed = Changed { written, ran_out: Vec::new() };
+            if ran_out.is_none() && state.ran_out.is_none() {
+                return Ok(Some((state, changed)));
+            }
+            let revived = match ran_out.filter(|_| ran_out > state.ran_out) {
+                Some(then) => run_out(state.ran_out, then)?,
+                None => Vec::new(),
+            };
+            if let Some(now) = state.ran_out {
+                let written: HashSet<&Arc<str>> = changed.written.iter().map(|(key, _)| key).collect();
+                changed.ran_out =
+                    run_out(ran_out, now)?.into_iter().filter(|key| !written.contains(key)).collect();
+            }
+            // What has run out may have been deleted for it meanwhile, and was not shown then.
+            if self.last_write()? == state.commit {
+                return Ok(revived.is_empty().then_some((state, changed)));
+            }
         }
-        let Some(written) = self.collect(log, to.commit.seq, most)? else { return Ok(None) };
-        let mut changed = Changed { written, ran_out: Vec::new() };
-        if let Some(now) = to.ran_out {
-            let written: HashSet<&Arc<str>> = changed.written.iter().map(|(key, _)| key).collect();
-            changed.ran_out =
-                run_out(ran_out, now)?.into_iter().filter(|key| !written.contains(key)).collect();
-        }
-        Ok(Some(changed))
+        Ok(None)
     }
 
     /// The records that commits after `after` and up to `until` wrote or deleted, each with the first commit that did;

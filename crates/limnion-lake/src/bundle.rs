@@ -284,8 +284,10 @@ impl LakeBundle {
         } else {
             let name = self.index_name(prefix);
             let source: Source = shelf.open(&name)?.ok_or_else(|| missing(&name))?;
-            let when = if verify { Verify::Now } else { Verify::OnFirstUse };
-            let index = FlatIndex::from_bytes(&source, when)
+            let lazily = (!verify).then(|| FlatIndex::from_bytes(&source, Verify::OnFirstUse).ok()).flatten();
+            // Bytes that were read, not mapped, may lie where they cannot be used as they are.
+            let index = lazily
+                .map_or_else(|| FlatIndex::from_bytes(&source, Verify::Now), Ok)
                 .map_err(|error| mismatch(error.message().to_owned()).within(&name))?;
             Some(index)
         };

@@ -367,6 +367,8 @@ def table(figure: dict[str, float], disk: float) -> str:
     lines = [
         f"Measured {time.strftime('%Y-%m-%d')}; the disk takes {spoken(disk)} to sync 4 KiB.",
         "",
+        "| what | limnion | beside | ratio (goal) | reached |",
+        "| --- | ---: | ---: | ---: | --- |",
     ]
     for row in goals(figure):
         reached = "yes" if row.reached else "no"

@@ -74,7 +74,7 @@ impl Body {
             Some(ids) => Some(index.select_ids(&self.labels.known(ids)?)),
             None => None,
         };
-        index.search(query, &options.with(selection.as_ref()))
+        index.search(query, &options.among(selection.as_ref()))
     }
 
     /// [`Body::search`] of several queries.
@@ -98,7 +98,7 @@ impl Body {
             Some(ids) => Some(index.select_ids(&self.labels.known(ids)?)),
             None => None,
         };
-        index.search_batch(queries, &options.with(selection.as_ref()), job)
+        index.search_batch(queries, &options.among(selection.as_ref()), job)
     }
 
     /// What a hit's row is called; ties are in the order of that.
@@ -192,7 +192,7 @@ impl Options {
         Self { k, recall: None, rerank_factor: None }
     }
 
-    fn with<'a>(&self, selection: Option<&'a limnion_index::Selection>) -> SearchOptions<'a> {
+    pub(crate) fn among<'a>(&self, selection: Option<&'a limnion_index::Selection>) -> SearchOptions<'a> {
         SearchOptions { k: self.k, recall: self.recall, rerank_factor: self.rerank_factor, selection }
     }
 }

@@ -544,8 +544,13 @@ impl Store {
             None => (first <= 1).then(Head::default),
         };
         while changes.len() < limit {
+            let newest = self.shared().head()?.seq;
             let commits = engine.commits(after, limit.clamp(1, 256))?;
             if commits.is_empty() {
+                if after < newest {
+                    let message = format!("the log ends at commit {after}, and commit {newest} was made");
+                    return Err(Error::new(ErrorKind::Corruption, message).suggest(REPAIR));
+                }
                 break;
             }
             for commit in commits {

@@ -22,7 +22,7 @@ export PYO3_PYTHON := $(CURDIR)/$(PY)
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 unexport CONDA_PREFIX PYTHONHOME PYTHONPATH
 
-.PHONY: campaigns campaign-crash campaign-damage campaign-faults campaign-model help demo test test-rust test-python check check-rust check-python types bench compare compare-store wheel sdist wheels format clean FORCE
+.PHONY: campaigns campaign-crash campaign-damage campaign-faults campaign-model help demo test test-rust test-python check check-rust check-python types bench compare compare-store compare-lake wheel sdist wheels format clean FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -88,6 +88,9 @@ compare: $(DONE)/built ## measure limnion beside its peers, and write the table 
 
 compare-store: $(DONE)/built ## measure the store beside sqlite3 and aiosqlite, and write its table
 	$(PY) benches/compare/store.py $(or $(ARGS),--into benches/RESULTS.md)
+
+compare-lake: $(DONE)/built ## measure a lake beside its bare index, and write its table
+	$(PY) benches/compare/lake.py $(or $(ARGS),--into benches/RESULTS.md)
 
 wheel: $(DONE)/build ## build the wheel into dist/, and try it where there is no compiler
 	rm -rf dist

@@ -15,7 +15,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::task::AbortHandle;
 
 /// How often a waiting thread looks whether its job is cancelled.
-pub(crate) const TICK: Duration = Duration::from_millis(50);
+const TICK: Duration = Duration::from_millis(50);
 /// Threads of the runtime: they wait for sockets, and copy.
 const WORKERS: usize = 2;
 
@@ -100,7 +100,7 @@ impl<T> Drop for Pending<T> {
 }
 
 impl<T> Pending<T> {
-    /// Waits for the answer, or until the job is cancelled.
+    /// Waits for the answer, or until the job is cancelled, on any thread, even one of another runtime.
     pub(crate) fn wait(self, job: Option<&Job>) -> Result<T> {
         loop {
             match self.answer.recv_timeout(TICK) {
@@ -128,32 +128,24 @@ pub(crate) fn spawn<T: Send + 'static>(
     Ok(Pending { answer, task: task.abort_handle() })
 }
 
-/// Does something on the runtime while this thread waits, which may be any thread, even one of another runtime.
-pub(crate) fn run<T: Send + 'static>(
-    job: Option<&Job>,
-    future: impl Future<Output = T> + Send + 'static,
-) -> Result<T> {
-    spawn(future)?.wait(job)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn answers_come_from_any_thread_and_from_inside_another_runtime() {
-        assert_eq!(run(None, async { 1 }), Ok(1));
+        assert_eq!(spawn(async { 1 }).unwrap().wait(None), Ok(1));
         let other = Builder::new_current_thread().build().unwrap();
-        assert_eq!(other.block_on(async { run(None, async { 2 }) }), Ok(2));
+        assert_eq!(other.block_on(async { spawn(async { 2 }).unwrap().wait(None) }), Ok(2));
     }
 
     #[test]
     fn a_cancelled_job_does_not_wait_and_a_panic_is_an_error() {
         let job = Job::new();
         job.cancel();
-        let error = run(Some(&job), std::future::pending::<()>()).unwrap_err();
+        let error = spawn(std::future::pending::<()>()).unwrap().wait(Some(&job)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Cancelled);
-        let error = run(None, async { panic!("on purpose") }).map(|()| ()).unwrap_err();
+        let error = spawn(async { panic!("on purpose") }).unwrap().wait(None).map(|()| ()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Internal);
     }
 

@@ -8,6 +8,8 @@ What there is so far:
   sequence of those.
 - `Database`, configured by `Config`: records with a whole history in one folder, from asyncio;
   `SyncDatabase` is the same without `await`.
+- `Lake`: vectors wherever they live, searched from indexes in memory that know how fresh they are;
+  `LocalBackend` keeps vectors in memory, and a class of your own fetches them from anywhere.
 - `Embedder`: text to vectors, with a model that comes along.
 - `LimnionError` and below it, in `limnion.errors`, everything that limnion raises.
 
@@ -26,26 +28,40 @@ from importlib import import_module as _import_module
 from typing import TYPE_CHECKING, Final
 
 from limnion import errors
-from limnion._native import Hits, HitsBatch, __version__, cpu_features
+from limnion._native import (
+    Hits,
+    HitsBatch,
+    LakeHits,
+    LakeHitsBatch,
+    LocalBackend,
+    __version__,
+    cpu_features,
+)
 from limnion.errors import (
+    BackendError,
+    CacheMissError,
     ConflictError,
     CorruptionError,
     DatabaseClosedError,
     DatabaseLockedError,
+    DeadlineExceeded,
     DimensionMismatch,
     DiskFullError,
     EmbedError,
     EmptyIndex,
     ForkedProcessError,
     KeyNotFoundError,
+    LakeError,
     LimnionError,
     NoValueAtTime,
     PersistError,
     ReadOnlyError,
     SerializationError,
     StoreError,
+    UnknownCollection,
     ValidationError,
     VectorIndexError,
+    WitnessMismatch,
 )
 from limnion.indexes import (
     FlatF32Index,
@@ -64,6 +80,7 @@ if TYPE_CHECKING:
     from limnion.diff import Diff
     from limnion.embed import Embedder
     from limnion.filters import F
+    from limnion.lake import Consistency, Lake, LakeHit
     from limnion.records import Record, Records
     from limnion.serializers import register_serializer
     from limnion.sync_database import SyncDatabase
@@ -72,12 +89,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AnyIndex",
+    "BackendError",
+    "CacheMissError",
     "Config",
     "ConflictError",
+    "Consistency",
     "CorruptionError",
     "Database",
     "DatabaseClosedError",
     "DatabaseLockedError",
+    "DeadlineExceeded",
     "Diff",
     "DimensionMismatch",
     "DiskFullError",
@@ -91,7 +112,13 @@ __all__ = [
     "Hits",
     "HitsBatch",
     "KeyNotFoundError",
+    "Lake",
+    "LakeError",
+    "LakeHit",
+    "LakeHits",
+    "LakeHitsBatch",
     "LimnionError",
+    "LocalBackend",
     "NoValueAtTime",
     "PersistError",
     "RabitqAsymIndex",
@@ -105,8 +132,10 @@ __all__ = [
     "SerializationError",
     "StoreError",
     "SyncDatabase",
+    "UnknownCollection",
     "ValidationError",
     "VectorIndexError",
+    "WitnessMismatch",
     "__version__",
     "cpu_features",
     "errors",
@@ -116,10 +145,13 @@ __all__ = [
 
 _LATER: Final = {
     "Config": "config",
+    "Consistency": "lake",
     "Database": "database",
     "Diff": "diff",
     "Embedder": "embed",
     "F": "filters",
+    "Lake": "lake",
+    "LakeHit": "lake",
     "Record": "records",
     "Records": "records",
     "Retention": "config",

@@ -1,3 +1,4 @@
+import asyncio
 import datetime as dt
 import os
 from collections.abc import Coroutine as _Coroutine
@@ -20,8 +21,11 @@ from numpy.typing import DTypeLike, NDArray
 from typing_extensions import disjoint_base
 
 from limnion.errors import KeyNotFoundError
-from limnion.indexes import Hit
+from limnion.indexes import FlatF32Index, Hit, RabitqAsymIndex, RabitqIndex, RabitqPlusIndex
+from limnion.lake import BackendReport, CollectionStats, Consistency, LakeHit
+from limnion.protocols import AsyncBackend, Backend, Description, Pulled
 from limnion.types import (
+    AmongLike,
     AsOf,
     Expect,
     IdsLike,
@@ -40,9 +44,14 @@ __all__ = [
     "Hits",
     "HitsBatch",
     "Hold",
+    "Lake",
+    "LakeHits",
+    "LakeHitsBatch",
+    "LocalBackend",
     "Record",
     "Request",
     "Store",
+    "VectorBackend",
     "VectorIndex",
     "Write",
     "__version__",
@@ -53,6 +62,7 @@ __all__ = [
 
 _T = TypeVar("_T")
 _Change: TypeAlias = tuple[str, str, int, dt.datetime, Any, Record | None]
+_Index: TypeAlias = FlatF32Index | RabitqIndex | RabitqAsymIndex | RabitqPlusIndex
 _Report: TypeAlias = tuple[list[str], int, int, int]
 
 __version__: str
@@ -736,3 +746,419 @@ class Store:
         encryption_key: bytes | None = None,
     ) -> Request[_Report]:
         """Copies what is whole: (problems, records, versions, commits)."""
+
+@disjoint_base
+class VectorBackend:
+    """What limnion's own backends have in common. Fits `limnion.protocols.Backend`."""
+
+    @property
+    def name(self) -> str:
+        """What the lake and its hits call it."""
+
+    def list_collections(self) -> list[str]:
+        """The names of the collections, in order."""
+
+    def describe(self, collection: str) -> Description:
+        """What a collection is now. Raises `UnknownCollection`."""
+
+    def pull(self, collection: str) -> Pulled:
+        """All rows of a collection, copied. Raises `UnknownCollection`."""
+
+    def generation(self, collection: str) -> int | str:
+        """The generation of a collection now. Raises `UnknownCollection`."""
+
+@disjoint_base
+class LocalBackend(VectorBackend):
+    """Collections of vectors in memory, to be changed at any time from any thread.
+
+    A lake over it finds each change with the next search, and works it into its index rather than
+    building it anew.
+    """
+
+    def __new__(cls, name: str) -> Self: ...
+    def upsert(self, collection: str, ids: IdsLike, vectors: MatrixLike) -> None:
+        """Puts rows into a collection: all of them, or none where something is wrong.
+
+        The collection is made by that. Rows with new ids are added, those with known ids get
+        another vector. `vectors` is a float32 array of shape (n, d); it is copied.
+
+        Raises `DimensionMismatch` for vectors of another length than those that are there,
+        `DuplicateIdError`, `InvalidArgumentError` for NaN and infinity, `InvalidTypeError`.
+        """
+
+    def delete(self, collection: str, ids: int | IdsLike) -> int:
+        """Removes the row with an id, or the rows with several, as far as they are there.
+
+        Says how many were. Raises `UnknownCollection`.
+        """
+
+    def drop_collection(self, collection: str) -> bool:
+        """Removes a collection, and says whether it was there."""
+
+@disjoint_base
+class Lake:
+    """The native side of `limnion.Lake`."""
+
+    def __new__(
+        cls,
+        *,
+        consistency: Consistency,
+        ttl: float | dt.timedelta | None,
+        metric: Metric,
+        bits: int,
+        originals: Originals | None,
+        rerank_factor: int | None,
+        rotation_seed: int,
+        max_cache_entries: int | None,
+        max_cache_bytes: int | None,
+    ) -> Self: ...
+    def register_backend(
+        self,
+        backend: Backend | AsyncBackend,
+        *,
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        """Adds a backend under its name, which must be new.
+
+        Args:
+            backend: One of limnion's, or an object of a class that fits `limnion.protocols.Backend`
+                or `AsyncBackend`.
+            loop: Where the coroutines of an `AsyncBackend` run; each in a loop of its own without.
+        """
+
+    def unregister_backend(self, name: str) -> None:
+        """Removes a backend, and the indexes of its collections. Raises `UnknownCollection`."""
+
+    @property
+    def backends(self) -> dict[str, Backend | AsyncBackend]:
+        """The backends by name: a new dict."""
+
+    def search_one(
+        self,
+        collection: str,
+        query: VectorLike,
+        k: int = 10,
+        *,
+        backend: str | None = None,
+        where: AmongLike | None = None,
+        recall: float | None = None,
+        rerank_factor: int | None = None,
+        timeout: float | dt.timedelta | None = None,
+        cached_only: bool = False,
+    ) -> LakeHits:
+        """The `k` rows of a collection that are nearest to `query`, best first.
+
+        Fewer come back only where fewer rows match. The first search of a collection builds its
+        index, once however many wait for that.
+
+        Args:
+            collection: Its name.
+            query: A float32 array of shape (d,).
+            k: How many hits, at least 1.
+            backend: Which backend's; may be left out where only one has such a collection.
+            where: The rows that may be found: their ids, or a filter that the backend evaluates. It
+                is applied inside the scan, so that no match is missed.
+            recall: How sure to be of each true neighbour, above 0 and at most 1; 1.0 is exact.
+            rerank_factor: Look closely at exactly `k * rerank_factor` rows instead.
+            timeout: Seconds or a timedelta after which `DeadlineExceeded` is raised. What is being
+                built goes on, for those who search later.
+            cached_only: Raise `CacheMissError` rather than build an index.
+
+        Cost: that of the index, where it is at hand and fresh. Ctrl-C ends a wait.
+
+        Raises `UnknownCollection`, `BackendError` with what the backend raised as its cause,
+        `DeadlineExceeded`, `CacheMissError`, and what a search of an index raises.
+        """
+
+    def search_one_async(
+        self,
+        collection: str,
+        query: VectorLike,
+        k: int = 10,
+        *,
+        backend: str | None = None,
+        where: AmongLike | None = None,
+        recall: float | None = None,
+        rerank_factor: int | None = None,
+        timeout: float | dt.timedelta | None = None,
+        cached_only: bool = False,
+    ) -> _Coroutine[Any, Any, LakeHits]:
+        """`search_one`, to be awaited: on asyncio, uvloop, and whatever has their interface.
+
+        The query is copied at once; the search begins with the first await. No thread is held by
+        who waits for an index. A small index answers without a hop to another thread.
+        """
+
+    def search_batch(
+        self,
+        collection: str,
+        queries: MatrixLike,
+        k: int = 10,
+        *,
+        backend: str | None = None,
+        where: AmongLike | None = None,
+        recall: float | None = None,
+        rerank_factor: int | None = None,
+        timeout: float | dt.timedelta | None = None,
+        cached_only: bool = False,
+    ) -> LakeHitsBatch:
+        """`search_one` for each row of `queries`, a float32 array of shape (m, d).
+
+        Runs on all cores, with several queries a pass over the codes.
+        """
+
+    def search_batch_async(
+        self,
+        collection: str,
+        queries: MatrixLike,
+        k: int = 10,
+        *,
+        backend: str | None = None,
+        where: AmongLike | None = None,
+        recall: float | None = None,
+        rerank_factor: int | None = None,
+        timeout: float | dt.timedelta | None = None,
+        cached_only: bool = False,
+    ) -> _Coroutine[Any, Any, LakeHitsBatch]:
+        """`search_batch`, to be awaited. A cancelled await stops the work."""
+
+    def search_federated(
+        self,
+        collection: str,
+        query: VectorLike,
+        k: int = 10,
+        *,
+        backends: Iterable[str] | None = None,
+        on_error: Literal["raise", "partial"] = "raise",
+        where: AmongLike | None = None,
+        recall: float | None = None,
+        rerank_factor: int | None = None,
+        timeout: float | dt.timedelta | None = None,
+        cached_only: bool = False,
+    ) -> LakeHits:
+        """The nearest rows of the collections of one name in several backends, best first.
+
+        All are asked at the same time, under one timeout. An id that comes from several counts
+        once, where it is nearest. `report` of the hits says how each has done.
+
+        Args:
+            collection: Its name.
+            query: A float32 array of shape (d,).
+            k: How many hits, at least 1.
+            backends: The names of those to ask; all that have such a collection without.
+            on_error: What becomes of it where a part does not answer: `"raise"` raises the error of
+                the first, `"partial"` gives what the others have found, unless all fail.
+            where: As in `search_one`.
+            recall: As in `search_one`.
+            rerank_factor: As in `search_one`.
+            timeout: As in `search_one`; those who are late count as failed.
+            cached_only: As in `search_one`.
+        """
+
+    def search_federated_async(
+        self,
+        collection: str,
+        query: VectorLike,
+        k: int = 10,
+        *,
+        backends: Iterable[str] | None = None,
+        on_error: Literal["raise", "partial"] = "raise",
+        where: AmongLike | None = None,
+        recall: float | None = None,
+        rerank_factor: int | None = None,
+        timeout: float | dt.timedelta | None = None,
+        cached_only: bool = False,
+    ) -> _Coroutine[Any, Any, LakeHits]:
+        """`search_federated`, to be awaited."""
+
+    def prime(
+        self,
+        collection: str,
+        *,
+        backend: str | None = None,
+        timeout: float | dt.timedelta | None = None,
+    ) -> CollectionStats:
+        """Has the index of a collection at hand, fresh enough, so that searches need not wait."""
+
+    def prime_async(
+        self,
+        collection: str,
+        *,
+        backend: str | None = None,
+        timeout: float | dt.timedelta | None = None,
+    ) -> _Coroutine[Any, Any, CollectionStats]:
+        """`prime`, to be awaited."""
+
+    def refresh(
+        self,
+        collection: str,
+        *,
+        backend: str | None = None,
+        timeout: float | dt.timedelta | None = None,
+    ) -> CollectionStats:
+        """Asks the backend now, whatever the consistency says, and brings the index up to date."""
+
+    def refresh_async(
+        self,
+        collection: str,
+        *,
+        backend: str | None = None,
+        timeout: float | dt.timedelta | None = None,
+    ) -> _Coroutine[Any, Any, CollectionStats]:
+        """`refresh`, to be awaited."""
+
+    def invalidate(self, collection: str, *, backend: str | None = None) -> bool:
+        """Forgets the index of a collection, and says whether there was one.
+
+        The next search builds it anew.
+        """
+
+    def invalidate_async(
+        self, collection: str, *, backend: str | None = None
+    ) -> _Coroutine[Any, Any, bool]:
+        """`invalidate`, to be awaited."""
+
+    def index(
+        self,
+        collection: str,
+        *,
+        backend: str | None = None,
+        timeout: float | dt.timedelta | None = None,
+    ) -> _Index:
+        """The index of a collection, made ready where it is not.
+
+        It shares its memory with the lake until one of the two changes. Where the ids of the
+        collection are strings, those of the index are other numbers. Raises `EmptyIndex` where
+        there are no rows.
+        """
+
+    def index_async(
+        self,
+        collection: str,
+        *,
+        backend: str | None = None,
+        timeout: float | dt.timedelta | None = None,
+    ) -> _Coroutine[Any, Any, _Index]:
+        """`index`, to be awaited."""
+
+    def pin(self, collection: str, *, backend: str | None = None) -> None:
+        """Keeps the index of a collection in memory whatever room others need.
+
+        Where there is none yet, it is kept once it is built.
+        """
+
+    def unpin(self, collection: str, *, backend: str | None = None) -> None:
+        """Takes a pin back."""
+
+    def set_consistency(
+        self,
+        collection: str,
+        consistency: Consistency | None,
+        *,
+        ttl: float | dt.timedelta | None = None,
+        backend: str | None = None,
+    ) -> None:
+        """Sets how fresh the answers of one collection have to be.
+
+        `None` is for as fresh as those of the lake.
+        """
+
+    def __contains__(self, what: VectorIndex | tuple[str, str] | str, /) -> bool: ...
+    def _stats(self) -> tuple[int, int, int, list[dict[str, Any]]]: ...
+    def _consistency(self) -> tuple[Consistency, float | None]: ...
+    def _find(self, collection: str, backend: str | None = None) -> tuple[str, str]: ...
+    def _find_async(
+        self, collection: str, backend: str | None = None
+    ) -> _Coroutine[Any, Any, tuple[str, str]]: ...
+    def _find_all(
+        self, collection: str, backends: Iterable[str] | None = None
+    ) -> list[tuple[str, str]]: ...
+    def _find_all_async(
+        self, collection: str, backends: Iterable[str] | None = None
+    ) -> _Coroutine[Any, Any, list[tuple[str, str]]]: ...
+    def _hold(self, key: tuple[str, str], held: bool) -> None: ...
+
+@final
+class LakeHits(Sequence[LakeHit]):
+    """The hits of one search in a lake, best first. Made by searches."""
+
+    @property
+    def ids(self) -> NDArray[np.uint64] | list[int | str]:
+        """The ids, best first: a new array of shape (k,), or a list where some are strings."""
+
+    @property
+    def scores(self) -> NDArray[np.float32]:
+        """The scores, highest first: a new array of shape (k,)."""
+
+    @property
+    def distances(self) -> NDArray[np.float32]:
+        """The metric's own numbers, lowest first: a new array of shape (k,)."""
+
+    @property
+    def report(self) -> dict[str, BackendReport]:
+        """How each backend has done in a federated search, by name; else empty."""
+
+    def to_list(self) -> list[LakeHit]:
+        """The hits as a list."""
+
+    @overload
+    def __getitem__(self, index: SupportsIndex, /) -> LakeHit: ...
+    @overload
+    def __getitem__(self, index: slice, /) -> LakeHits: ...
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[LakeHit]: ...
+    def __reversed__(self) -> Iterator[LakeHit]: ...
+    def __contains__(self, value: object, /) -> bool: ...
+    def count(self, value: object) -> int:
+        """How often `value` comes."""
+
+    def index(self, value: object, start: int = 0, stop: int = ...) -> int:
+        """Where `value` comes first; `ValueError` where it does not."""
+
+    def __eq__(self, other: object, /) -> bool: ...
+    def __ne__(self, other: object, /) -> bool: ...
+    __hash__: ClassVar[None]  # type: ignore[assignment]
+    def __reduce__(self) -> tuple[Any, ...]: ...
+    def _repr_html_(self) -> str: ...
+    @classmethod
+    def _from_parts(cls, hits: list[Any], report: list[Any]) -> Self: ...
+
+@final
+class LakeHitsBatch(Sequence[LakeHits]):
+    """The hits of several searches in a lake: one `LakeHits` for each query. Made by searches."""
+
+    @property
+    def ids(self) -> NDArray[np.uint64] | list[list[int | str]]:
+        """The ids: a new array of shape (m, k); lists where some are strings."""
+
+    @property
+    def scores(self) -> NDArray[np.float32]:
+        """The scores: a new array of shape (m, k)."""
+
+    @property
+    def distances(self) -> NDArray[np.float32]:
+        """The metric's own numbers: a new array of shape (m, k)."""
+
+    def to_list(self) -> list[LakeHits]:
+        """The hits of each query, as a list."""
+
+    @overload
+    def __getitem__(self, index: SupportsIndex, /) -> LakeHits: ...
+    @overload
+    def __getitem__(self, index: slice, /) -> LakeHitsBatch: ...
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[LakeHits]: ...
+    def __reversed__(self) -> Iterator[LakeHits]: ...
+    def __contains__(self, value: object, /) -> bool: ...
+    def count(self, value: object) -> int:
+        """How often `value` comes."""
+
+    def index(self, value: object, start: int = 0, stop: int = ...) -> int:
+        """Where `value` comes first; `ValueError` where it does not."""
+
+    def __eq__(self, other: object, /) -> bool: ...
+    def __ne__(self, other: object, /) -> bool: ...
+    __hash__: ClassVar[None]  # type: ignore[assignment]
+    def __reduce__(self) -> tuple[Any, ...]: ...
+    @classmethod
+    def _from_list(cls, batch: list[LakeHits]) -> Self: ...

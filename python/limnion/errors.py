@@ -28,6 +28,12 @@ LimnionError
 │   └── StoreIOError              (OSError)        files that cannot be read or written
 │       ├── DiskFullError                          no space is left
 │       └── NewerDatabaseError                     a database of a newer version of limnion
+├── LakeError
+│   ├── BackendError              (OSError)        a backend that failed, or answered what cannot be
+│   ├── CacheMissError            (LookupError)    an index that is not there, nor to be built
+│   ├── WitnessMismatch           (ValueError)     a bundle that is not what its witness says
+│   ├── UnknownCollection         (KeyError)       a collection or a backend that is not there
+│   └── DeadlineExceeded          (TimeoutError)   an answer that did not come in time
 ├── EmbedError                    (RuntimeError)   a model that is missing or broken
 ├── JobCancelledError                              work that was told to stop
 └── InternalError                 (RuntimeError)   a defect of limnion: please report it

@@ -8,10 +8,12 @@ True
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+import dataclasses
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from limnion._native import Hits, HitsBatch
     from limnion.types import IdsLike, MatrixLike, Metric, VectorLike, WhereLike
 
-__all__ = ["AnyIndex"]
+__all__ = ["AnyIndex", "AsyncBackend", "Backend", "Changes", "Description", "Pulled"]
 
 
 @runtime_checkable
@@ -99,4 +101,136 @@ class AnyIndex(Protocol):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the index to a file."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Description:
+    """What a collection of a backend is at some moment."""
+
+    dim: int
+    """Numbers a vector; 0 where there are no rows to tell."""
+
+    count: int
+    """How many rows; a guess where the backend cannot say."""
+
+    generation: int | str
+    """Which state of the collection this is: another one after every change."""
+
+    metric: Metric | None = None
+    """How near two vectors are, where the backend has an opinion; the lake's own without."""
+
+
+class Pulled(NamedTuple):
+    """Rows of a collection, and the generation that they belong to."""
+
+    ids: IdsLike | Sequence[str]
+    """One id a row: all integers or all strings, and none twice in a collection."""
+
+    vectors: MatrixLike
+    """A C-contiguous float32 array of shape (n, d)."""
+
+    generation: int | str
+    """Which state of the collection the rows are from."""
+
+
+class Changes(NamedTuple):
+    """From one generation of a collection to another."""
+
+    generation: int | str
+    """The generation after them."""
+
+    ids: IdsLike | Sequence[str]
+    """Rows that are new, or have another vector ..."""
+
+    vectors: MatrixLike
+    """... and their vectors."""
+
+    removed: IdsLike | Sequence[str]
+    """Rows that are gone. None of them is among `ids`."""
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """Where vectors live, as a lake asks for them: any class with these members is one.
+
+    The lake calls the methods in threads that are begun for it, several at a time. What they raise
+    reaches the caller as the cause of a `BackendError`; `UnknownCollection` stays what it is.
+
+    These may be there besides, and are used where they are:
+
+    - `generation(collection) -> int | str`: for the current generation, where that is less work
+      than `describe`;
+    - `changes(collection, since) -> Changes | None`: what has changed since a generation, so that
+      an index need not be built anew; `None` where that cannot be told;
+    - `select(collection, filter) -> tuple[ids, generation] | None`: the rows that match a filter,
+      given as a dict, and the generation that they belong to; without it, `where=` takes ids only;
+    - `text_search(collection, query, k) -> list[tuple[id, score]] | None`.
+
+    >>> import limnion, numpy as np
+    >>> from limnion.protocols import Backend, Description, Pulled
+    >>> class Constant:
+    ...     name = "constant"
+    ...     rows = np.eye(4, dtype=np.float32)
+    ...     def list_collections(self):
+    ...         return ["unit"]
+    ...     def describe(self, collection):
+    ...         return Description(dim=4, count=4, generation=1)
+    ...     def pull(self, collection):
+    ...         return Pulled(ids=range(4), vectors=self.rows, generation=1)
+    >>> isinstance(Constant(), Backend)
+    True
+    >>> lake = limnion.Lake(backends=[Constant()])
+    >>> lake.search_one("unit", [0, 0, 1, 0], k=1)[0].id
+    2
+    """
+
+    @property
+    def name(self) -> str:
+        """What the lake and its hits call it. It never changes."""
+        ...
+
+    def list_collections(self) -> Iterable[str]:
+        """The names of the collections."""
+        ...
+
+    def describe(self, collection: str) -> Description:
+        """What a collection is now."""
+        ...
+
+    def pull(self, collection: str) -> Pulled | Iterable[Pulled]:
+        """All rows as they are in one generation, at once or piece by piece.
+
+        Pieces of two generations never make an index: where they differ, the lake pulls anew.
+        """
+        ...
+
+
+@runtime_checkable
+class AsyncBackend(Protocol):
+    """`Backend` with coroutines for methods; `pull` may be an async generator, too.
+
+    Each call runs in an event loop of its own, begun for it. Where what the backend holds belongs
+    to one loop, as connections do, pass that: `register_backend(backend, loop=loop)`. It must be
+    running in another thread than the one that waits for the lake; `search_one_async` and its
+    likes wait for nothing, and may be awaited on the same loop.
+
+    At run time it is told from `Backend` by what its methods return.
+    """
+
+    @property
+    def name(self) -> str:
+        """What the lake and its hits call it. It never changes."""
+        ...
+
+    async def list_collections(self) -> Iterable[str]:
+        """The names of the collections."""
+        ...
+
+    async def describe(self, collection: str) -> Description:
+        """What a collection is now."""
+        ...
+
+    def pull(self, collection: str) -> Awaitable[Pulled | Iterable[Pulled]] | AsyncIterator[Pulled]:
+        """All rows as they are in one generation, at once or piece by piece."""
         ...

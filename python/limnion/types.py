@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from limnion.filters import Filter
 
 __all__ = [
+    "AmongLike",
     "AsOf",
     "Durability",
     "Expect",
@@ -66,3 +67,6 @@ Expect: TypeAlias = int | Literal["absent", "present"]
 
 FilterLike: TypeAlias = Mapping[str, Any] | str | Filter
 """Which records are meant: `{"year": {"$gte": 2020}}`, `"year >= 2020"`, or `F("year") >= 2020`."""
+
+AmongLike: TypeAlias = IdsLike | Sequence[str] | FilterLike
+"""The rows of a lake that a search may find: their ids, or a filter that the backend evaluates."""

@@ -1,12 +1,14 @@
 //! One question to many collections.
 
 use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use limnion_types::{Error, ErrorKind, Job, Metric, Result};
 
 use crate::backend::Ids;
 use crate::entry::Options;
+use crate::flight::{TICK, late};
 use crate::lake::{Lake, LakeHit, Ready, Search};
 use crate::slot::Target;
 
@@ -77,18 +79,23 @@ impl Lake {
         job: &Job,
     ) -> Result<Federated> {
         let began = Instant::now();
-        // First everybody who has to wait for a backend begins to; only then anybody is waited for.
-        if targets.len() > 1 && !search.cached_only {
-            for target in targets {
-                // What is wrong is told when its turn comes.
-                let _ = self.ready(target);
-            }
-        }
-        let ready = targets.iter().map(|target| {
-            let ready = self.ready_for(target, search, job);
-            (ready, began.elapsed())
+        // Everybody who has to wait for a backend begins to, before anybody is waited for.
+        let begun: Vec<Option<Begun>> = targets
+            .iter()
+            .map(|target| (targets.len() > 1 && !search.cached_only).then(|| Begun::new(self, target)))
+            .collect();
+        let ready = targets.iter().zip(begun).map(|(target, begun)| match begun {
+            None => (self.ready_for(target, search, job), began.elapsed()),
+            Some(begun) => match begun.wait(search.deadline, job) {
+                Ok((ready, at)) => {
+                    let waited = at.saturating_duration_since(began);
+                    let selecting = Instant::now();
+                    (self.among(target, ready, search, job), waited + selecting.elapsed())
+                }
+                Err(error) => (Err(error), began.elapsed()),
+            },
         });
-        let ready: Vec<(Result<(Ready, Option<Ids>)>, Duration)> = ready.collect();
+        let ready: Vec<(Prepared, Duration)> = ready.collect();
         job.check()?;
         let mut metrics = ready.iter().filter_map(|(ready, _)| Some(ready.as_ref().ok()?.0.metric()));
         if let Some(first) = metrics.next()
@@ -133,6 +140,37 @@ impl Lake {
             return Err(error);
         }
         Ok(Federated { hits: merge(hits, search.options.k), report })
+    }
+}
+
+/// What a collection is searched with.
+type Prepared = Result<(Ready, Option<Ids>)>;
+
+/// A collection that is being made ready.
+struct Begun(Receiver<(Result<Ready>, Instant)>);
+
+impl Begun {
+    fn new(lake: &Lake, target: &Target) -> Self {
+        let (sender, receiver) = channel();
+        // Nobody listens any more where somebody else has failed.
+        lake.prepare_then(target, move |ready| drop(sender.send((ready, Instant::now()))));
+        Self(receiver)
+    }
+
+    /// The index, and when it was there. What is there already counts, even after the deadline.
+    fn wait(self, deadline: Option<Instant>, job: &Job) -> Result<(Ready, Instant)> {
+        loop {
+            let left = deadline.map_or(TICK, |deadline| deadline.saturating_duration_since(Instant::now()));
+            match self.0.recv_timeout(left.min(TICK)) {
+                Ok((ready, at)) => return ready.map(|ready| (ready, at)),
+                Err(RecvTimeoutError::Disconnected) => return Err(lost()),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            job.check()?;
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                return Err(late());
+            }
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use limnion_types::{Error, ErrorKind, Job, Result};
 use crate::entry::Entry;
 
 /// Who waits looks up so often whether somebody has told him to stop.
-const TICK: Duration = Duration::from_millis(20);
+pub(crate) const TICK: Duration = Duration::from_millis(20);
 
 /// What comes of a flight: an entry, and the moment from which on it is known to be current.
 #[derive(Clone)]

@@ -301,26 +301,37 @@ impl Lake {
         self.inner.backend(name)
     }
 
+    /// [`Lake::find`] without asking a backend; `None` where that is needed.
+    ///
+    /// # Errors
+    /// `UnknownCollection` where there is no such backend.
+    pub fn known(&self, backend: Option<&str>, collection: &str) -> Result<Option<Target>> {
+        if let Some(name) = backend {
+            self.backend(name)?;
+            return Ok(Some(Target::new(name, collection)));
+        }
+        let backends = read(&self.inner.backends);
+        if backends.len() == 1 {
+            return Ok(backends.keys().next().map(|only| Target::new(only, collection)));
+        }
+        drop(backends);
+        let slots = read(&self.inner.slots);
+        let mut known = slots.keys().filter(|target| *target.collection == *collection);
+        match (known.next(), known.next()) {
+            (Some(only), None) => Ok(Some(only.clone())),
+            _ => Ok(None),
+        }
+    }
+
     /// The collection that is meant: of the backend that is named, or of the only one that has it.
     ///
     /// # Errors
     /// `UnknownCollection` where no backend has it; `InvalidArgument` where several do; what backends raise.
     pub fn find(&self, backend: Option<&str>, collection: &str) -> Result<Target> {
-        if let Some(name) = backend {
-            self.backend(name)?;
-            return Ok(Target::new(name, collection));
+        if let Some(target) = self.known(backend, collection)? {
+            return Ok(target);
         }
         let backends = self.backends();
-        if let [only] = &backends[..] {
-            return Ok(Target::new(only.name(), collection));
-        }
-        let known: Vec<Target> = {
-            let slots = read(&self.inner.slots);
-            slots.keys().filter(|target| *target.collection == *collection).cloned().collect()
-        };
-        if let [only] = &known[..] {
-            return Ok(only.clone());
-        }
         let mut having = Vec::new();
         for backend in &backends {
             if backend.collections()?.iter().any(|name| name == collection) {
@@ -530,7 +541,18 @@ impl Lake {
             return Err(Error::new(ErrorKind::CacheMiss, message)
                 .suggest("build it with prime, or search without cached_only"));
         }
-        let mut ready = self.prepare(target, search.deadline, job)?;
+        let ready = self.prepare(target, search.deadline, job)?;
+        self.among(target, ready, search, job)
+    }
+
+    /// The rows that a search may find in an index that is at hand, and the index, which may have to be another one.
+    pub(crate) fn among(
+        &self,
+        target: &Target,
+        mut ready: Ready,
+        search: &Search,
+        job: &Job,
+    ) -> Result<(Ready, Option<Ids>)> {
         let filter = match &search.among {
             None => return Ok((ready, None)),
             Some(Where::Ids(ids)) => return Ok((ready, Some(ids.clone()))),

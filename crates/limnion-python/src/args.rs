@@ -236,7 +236,8 @@ fn shape(array: &Bound<'_, PyUntypedArray>) -> String {
     PyTuple::new(array.py(), array.shape()).map_or_else(|_| String::new(), |shape| shape.to_string())
 }
 
-fn type_name(given: &Bound<'_, PyAny>) -> String {
+/// The name of an argument's type.
+pub(crate) fn type_name(given: &Bound<'_, PyAny>) -> String {
     given.get_type().name().map_or_else(|_| "an object".to_owned(), |name| name.to_string())
 }
 
@@ -396,7 +397,7 @@ pub(crate) fn number(name: &str, given: &Bound<'_, PyAny>) -> PyResult<f32> {
     })
 }
 
-fn text<'a>(name: &str, given: &'a Bound<'_, PyAny>) -> PyResult<std::borrow::Cow<'a, str>> {
+pub(crate) fn text<'a>(name: &str, given: &'a Bound<'_, PyAny>) -> PyResult<std::borrow::Cow<'a, str>> {
     given
         .cast::<PyString>()
         .map_err(|_| {

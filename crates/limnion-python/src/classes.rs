@@ -49,6 +49,23 @@ impl Class {
         Err(invalid_type(class.py(), format!("an index must be of one of the classes {names}"), None))
     }
 
+    /// The first that can be built with `params`.
+    pub(crate) fn that_fits(params: &Params) -> Result<Self> {
+        if let Some(class) = CLASSES.into_iter().find(|class| class.fits(params)) {
+            return Ok(class);
+        }
+        let message = match params.bits {
+            0 => "bits=0 must go with originals='f32': without codes the vectors are all there is".to_owned(),
+            bits => format!("bits must be 0 to 8, got {bits}"),
+        };
+        Err(Error::new(ErrorKind::InvalidArgument, message))
+    }
+
+    /// The class in Python.
+    pub(crate) fn in_python<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyType>> {
+        Ok(py.import("limnion.indexes")?.getattr(self.name)?.cast_into()?)
+    }
+
     fn bits(&self) -> RangeInclusive<u8> {
         self.least_bits..=self.most_bits
     }

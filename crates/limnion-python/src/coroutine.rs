@@ -5,6 +5,7 @@
 //! hand at once makes neither a future nor a turn of the loop.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use limnion_types::{Error, ErrorKind, Job, Result};
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
@@ -216,17 +217,35 @@ pub(crate) fn pending<R: Send + 'static>(
     wrap: fn(Python<'_>, R) -> PyResult<Py<PyAny>>,
     submit: impl FnOnce(Arc<Job>, Delivery<R>),
 ) -> PyResult<Step> {
+    let job = Arc::new(Job::new());
+    begun(py, wrap, &job, None, |delivery| submit(job.clone(), delivery))
+}
+
+/// How long an answer may take, and what is raised then.
+pub(crate) type Limit = (Duration, Error);
+
+/// [`pending`] for a job that has begun already; at the limit the loop gives it up.
+pub(crate) fn begun<R: Send + 'static>(
+    py: Python<'_>,
+    wrap: fn(Python<'_>, R) -> PyResult<Py<PyAny>>,
+    job: &Arc<Job>,
+    limit: Option<Limit>,
+    submit: impl FnOnce(Delivery<R>),
+) -> PyResult<Step> {
     static RUNNING: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     pool::prepare().or_raise(py)?; // without it no answer could be delivered
     let event_loop = RUNNING.import(py, "asyncio", "get_running_loop")?.call0()?;
     let future = event_loop.call_method0("create_future")?;
-    let job = Arc::new(Job::new());
+    let timer = limit.map(|limit| give_up(&event_loop, &future, job, limit)).transpose()?;
     let watched = job.clone();
     let on_done = PyCFunction::new_closure(
         py,
         None,
         None,
         move |args: &Bound<'_, PyTuple>, _: Option<&Bound<'_, PyDict>>| {
+            if let Some(timer) = &timer {
+                timer.call_method0(args.py(), "cancel")?;
+            }
             if args.get_item(0)?.call_method0("cancelled")?.is_truthy()? {
                 watched.cancel();
             }
@@ -235,6 +254,26 @@ pub(crate) fn pending<R: Send + 'static>(
     )?;
     future.call_method1("add_done_callback", (on_done,))?;
     let to = Address { event_loop: event_loop.unbind(), future: future.clone().unbind() };
-    submit(job, Delivery { to: Some(to), wrap });
+    submit(Delivery { to: Some(to), wrap });
     Ok(Step::Pending(future.unbind()))
+}
+
+/// Has the loop end a future at its limit; gives the timer.
+fn give_up(
+    event_loop: &Bound<'_, PyAny>,
+    future: &Bound<'_, PyAny>,
+    job: &Arc<Job>,
+    (time, late): Limit,
+) -> PyResult<Py<PyAny>> {
+    let (py, watched, waiting) = (event_loop.py(), job.clone(), future.clone().unbind());
+    let over = move |args: &Bound<'_, PyTuple>, _: Option<&Bound<'_, PyDict>>| {
+        let waiting = waiting.bind(args.py());
+        if !waiting.call_method0("done")?.is_truthy()? {
+            watched.cancel();
+            waiting.call_method1("set_exception", (exception(args.py(), &late).into_value(args.py()),))?;
+        }
+        PyResult::Ok(())
+    };
+    let over = PyCFunction::new_closure(py, None, None, over)?;
+    Ok(event_loop.call_method1("call_later", (time.as_secs_f64(), over))?.unbind())
 }

@@ -38,7 +38,8 @@ pub(crate) struct VectorIndex {
 #[pyclass(frozen)]
 struct Made(Arc<Gate<FlatIndex>>, Params, usize);
 
-fn wrap<'py>(class: &Bound<'py, PyType>, index: FlatIndex) -> PyResult<Bound<'py, PyAny>> {
+/// An index as an instance of a class of `limnion.indexes`.
+pub(crate) fn wrap<'py>(class: &Bound<'py, PyType>, index: FlatIndex) -> PyResult<Bound<'py, PyAny>> {
     let (params, dim) = (index.params().clone(), index.dim());
     class.call1((Made(Gate::new(index), params, dim),))
 }
@@ -111,6 +112,15 @@ fn wrap_batch(py: Python<'_>, batch: HitsBatch) -> PyResult<Py<PyAny>> {
 }
 
 impl VectorIndex {
+    /// Calls `look` on this thread, detached.
+    pub(crate) fn look<R: Send>(
+        &self,
+        py: Python<'_>,
+        look: impl FnOnce(&FlatIndex) -> R + Send,
+    ) -> PyResult<R> {
+        self.read(py, |index| Ok(look(index)))
+    }
+
     /// Whether float16 arrays are welcome.
     fn half(&self) -> bool {
         self.params.originals == Some(Precision::F16)

@@ -3,6 +3,7 @@
 //! Each verb is parse, detach, call, wrap; whatever is longer belongs into the crates below.
 
 mod args;
+mod backends;
 mod bell;
 mod build;
 mod classes;
@@ -14,6 +15,7 @@ mod gate;
 mod index;
 mod info;
 mod json;
+mod lake;
 mod living;
 mod moment;
 mod outbox;
@@ -31,6 +33,8 @@ mod _native {
     use pyo3::prelude::*;
 
     #[pymodule_export]
+    use super::backends::{LocalBackend, VectorBackend};
+    #[pymodule_export]
     use super::coroutine::Coroutine;
     #[pymodule_export]
     use super::embedder::Embedder;
@@ -40,6 +44,8 @@ mod _native {
     use super::index::VectorIndex;
     #[pymodule_export]
     use super::info::{_recommend, cpu_features};
+    #[pymodule_export]
+    use super::lake::{Lake, LakeHits, LakeHitsBatch};
     #[pymodule_export]
     use super::record::Record;
     #[pymodule_export]
@@ -61,6 +67,7 @@ mod _native {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         super::results::register(module.py())?;
+        super::lake::register(module.py())?;
         super::pool::register(module.py())
     }
 }

@@ -92,7 +92,7 @@ pub(crate) fn spawn<R>(
     }
 }
 
-fn guarded<R>(work: impl FnOnce() -> Result<R>) -> Result<R> {
+pub(crate) fn guarded<R>(work: impl FnOnce() -> Result<R>) -> Result<R> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let message = panic
             .downcast_ref::<String>()
@@ -102,6 +102,14 @@ fn guarded<R>(work: impl FnOnce() -> Result<R>) -> Result<R> {
         Err(Error::new(ErrorKind::Internal, format!("a defect of limnion: {message}"))
             .suggest("please report it with the message above"))
     })
+}
+
+/// Calls `work` on the pool, or within it, and waits for it.
+pub(crate) fn install(work: &mut (dyn FnMut() + Send)) {
+    match pool() {
+        Ok(pool) => pool.threads.install(work),
+        Err(_) => work(),
+    }
 }
 
 /// Makes the pool, where that has not happened yet.
@@ -137,11 +145,27 @@ impl<R: Send + 'static> Task<R> {
     }
 
     /// Waits for the answer; serves signals and the progress callable meanwhile, and cancels the job when one raises.
-    pub(crate) fn wait(mut self, py: Python<'_>, watch: &mut Watch<'_, '_>) -> PyResult<R> {
+    pub(crate) fn wait(self, py: Python<'_>, watch: &mut Watch<'_, '_>) -> PyResult<R> {
+        // Without a limit there is an answer.
+        self.wait_until(py, watch, None)?.unwrap_or_else(|| Err(lost())).or_raise(py)
+    }
+
+    /// [`Task::wait`], but not beyond a moment: then there is no answer, and the job is cancelled.
+    pub(crate) fn wait_until(
+        mut self,
+        py: Python<'_>,
+        watch: &mut Watch<'_, '_>,
+        deadline: Option<Instant>,
+    ) -> PyResult<Option<Result<R>>> {
         let born = forks();
         loop {
-            if let Some(answer) = self.answer(py, TICK).or_raise(py)? {
-                return answer.or_raise(py);
+            let left = deadline.map_or(TICK, |deadline| deadline.saturating_duration_since(Instant::now()));
+            if let Some(answer) = self.answer(py, left.min(TICK)).or_raise(py)? {
+                return Ok(Some(answer));
+            }
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                watch.job.cancel();
+                return Ok(None);
             }
             if let Err(interruption) = watch.look_up(py) {
                 watch.job.cancel();
@@ -165,9 +189,13 @@ impl<R: Send + 'static> Task<R> {
         match py.detach(move || receiver.recv_timeout(patience)) {
             Ok(answer) => Ok(Some(answer)),
             Err(RecvTimeoutError::Timeout) => Ok(None),
-            Err(RecvTimeoutError::Disconnected) => Err(Error::new(ErrorKind::Internal, "work was lost")),
+            Err(RecvTimeoutError::Disconnected) => Err(lost()),
         }
     }
+}
+
+fn lost() -> Error {
+    Error::new(ErrorKind::Internal, "work was lost")
 }
 
 /// What a waiting thread keeps an eye on: the job, signals, and whoever wants to know how far it is.

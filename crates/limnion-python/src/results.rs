@@ -41,7 +41,8 @@ fn to_object<'py>(py: Python<'py>, hit: &Hit) -> PyResult<Bound<'py, PyAny>> {
     new.bind(py).call1((class, (hit.id, hit.score, hit.distance)))
 }
 
-fn position(index: isize, len: usize) -> PyResult<usize> {
+/// A place in a sequence, from its beginning or its end.
+pub(crate) fn position(index: isize, len: usize) -> PyResult<usize> {
     let at = if index < 0 { index + len as isize } else { index };
     usize::try_from(at).ok().filter(|&at| at < len).ok_or_else(|| PyIndexError::new_err("index out of range"))
 }

@@ -165,7 +165,7 @@ fn both(py: Python<'_>, receipt: Receipt) -> PyResult<Py<PyAny>> {
 }
 
 /// A filter: a dict, a string, or nothing.
-fn filter(given: Option<Given<'_, '_>>) -> PyResult<Filter> {
+pub(crate) fn filter(given: Option<Given<'_, '_>>) -> PyResult<Filter> {
     let Some(given) = given else { return Ok(Filter::All) };
     let py = given.py();
     if let Ok(text) = given.cast::<PyString>() {

@@ -1,0 +1,59 @@
+//! Vectors in memory.
+
+use std::sync::Arc;
+
+use limnion_lake::LocalBackend as Inner;
+use pyo3::prelude::*;
+
+use super::{Given, VectorBackend};
+use crate::args::{self, Matrix};
+use crate::errors::OrRaise;
+
+/// Collections of vectors in memory, to be changed at any time from any thread.
+///
+/// A lake over it finds each change with the next search, and works it into its index rather than building it anew.
+#[pyclass(frozen, subclass, extends = VectorBackend, module = "limnion._native")]
+pub(crate) struct LocalBackend(Arc<Inner>);
+
+#[pymethods]
+impl LocalBackend {
+    #[new]
+    #[pyo3(signature = (name))]
+    fn new(name: Given<'_, '_>) -> PyResult<PyClassInitializer<Self>> {
+        let inner = Arc::new(Inner::new(args::text("name", name)?));
+        Ok(PyClassInitializer::from(VectorBackend::new(inner.clone())).add_subclass(Self(inner)))
+    }
+
+    /// Puts rows into a collection, which is made by that: all of them, or none where something is wrong.
+    ///
+    /// Rows with new ids are added, those with known ids get another vector. `vectors` is a float32 array of shape (n, d).
+    ///
+    /// Raises `DimensionMismatch` for vectors of another length than those that are there, `DuplicateIdError`,
+    /// `InvalidArgumentError` for NaN and infinity, `InvalidTypeError`.
+    fn upsert(
+        &self,
+        py: Python<'_>,
+        collection: Given<'_, '_>,
+        ids: Given<'_, '_>,
+        vectors: Given<'_, '_>,
+    ) -> PyResult<()> {
+        let collection = args::text("collection", collection)?.into_owned();
+        let ids = args::ids("ids", ids)?;
+        let matrix = Matrix::take("vectors", vectors, true)?;
+        let (dim, vectors) = (matrix.dim(), matrix.copy_all()?);
+        py.detach(|| self.0.upsert(&collection, &ids, &vectors, dim)).or_raise(py)
+    }
+
+    /// Removes the row with an id, or the rows with several, as far as they are there; says how many were.
+    fn delete(&self, py: Python<'_>, collection: Given<'_, '_>, ids: Given<'_, '_>) -> PyResult<usize> {
+        let collection = args::text("collection", collection)?.into_owned();
+        let ids = args::id_or_ids("ids", ids)?;
+        py.detach(|| self.0.delete(&collection, &ids)).or_raise(py)
+    }
+
+    /// Removes a collection, and says whether it was there.
+    fn drop_collection(&self, py: Python<'_>, collection: Given<'_, '_>) -> PyResult<bool> {
+        let collection = args::text("collection", collection)?.into_owned();
+        Ok(py.detach(|| self.0.drop_collection(&collection)))
+    }
+}

@@ -358,6 +358,19 @@ fn a_state_that_was_seen_is_never_unseen_while_commits_go_on() {
     });
 }
 
+/// What this thread has had of a processor: others may be busy, too.
+fn busy_seconds() -> f64 {
+    let told = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    told.split(' ').next().and_then(|nanos| nanos.parse::<f64>().ok()).unwrap_or(0.) / 1e9
+}
+
+/// A line of what the system says of this process.
+fn kilobytes(name: &str) -> u64 {
+    let told = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = told.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+    line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
 #[test]
 #[ignore = "a measurement"]
 fn rows_a_second() {
@@ -379,17 +392,21 @@ fn rows_a_second() {
         }
         let column = store.column("n", "");
         for _ in 0..4 {
-            let began = Instant::now();
+            // The peak counts from here.
+            let _ = std::fs::write("/proc/self/clear_refs", "5");
+            let (began, busy, memory) = (Instant::now(), busy_seconds(), kilobytes("VmRSS"));
             let mut rows = 0;
             let at = column.state().unwrap().moment();
-            column
-                .scan(at, &Job::new(), &mut |piece| {
-                    rows += piece.keys.len();
-                    Ok(())
-                })
-                .unwrap();
-            let spent = began.elapsed().as_secs_f64();
-            println!("shuffled {shuffled}: {rows} rows in {spent:.3} s: {:.0} a second", rows as f64 / spent);
+            let mut count = |piece: Vectors| {
+                rows += piece.keys.len();
+                Ok(())
+            };
+            column.scan(at, &Job::new(), &mut count).unwrap();
+            let (spent, busy) = (began.elapsed().as_secs_f64(), busy_seconds() - busy);
+            let most = kilobytes("VmHWM").saturating_sub(memory) / 1024;
+            println!(
+                "shuffled {shuffled}: {rows} rows in {spent:.3} s, {busy:.3} s of this thread, {most} MiB"
+            );
         }
         let began = Instant::now();
         for _ in 0..1_000_000 {

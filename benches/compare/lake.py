@@ -24,6 +24,8 @@ import limnion
 MARK = re.compile(r"(<!-- table: lake -->\n).*?(<!-- end -->)", re.DOTALL)
 ROUNDS = 9
 SHARDS = 4
+# The goals: of the bare index's speed, of a second, of one index's time.
+ONE, CHECK, MANY = 0.97, 1e-6, 1.15
 
 
 def rows(path: Path | None) -> tuple[Rows, Rows]:
@@ -94,12 +96,12 @@ def main() -> None:
     check = figure["search_one of one row, fresh"] - figure["search_one of one row, frozen"]
     many = figure[f"search_federated over {SHARDS}"] / figure["bare index"]
     goals = [
-        ("`search_one`, warm", f"{one:.3f} × the bare index (≥ 0.97 ×)", one >= 0.97),
-        ("the check of `FRESH`", f"{check * 1e6:.2f} µs (≤ 1 µs)", check <= 1e-6),
-        (f"federation over {SHARDS}, one thread", f"{many:.2f} × (≤ 1.15 ×)", many <= 1.15),
+        ("`search_one`, warm", f"{one:.3f} × the bare index (≥ {ONE} ×)", one >= ONE),
+        ("the check of `FRESH`", f"{check * 1e6:.2f} µs (≤ 1 µs)", check <= CHECK),
+        (f"federation over {SHARDS}, one thread", f"{many:.2f} × (≤ {MANY} ×)", many <= MANY),
     ]
     lines = [
-        f"Measured {time.strftime('%Y-%m-%d')} on {len(base):,} rows of {base.shape[1]} dimensions.",
+        f"Measured {time.strftime('%Y-%m-%d')}, {len(base):,} rows of {base.shape[1]} dimensions.",
         "",
         "| what | ratio (goal) | reached |",
         "| --- | ---: | --- |",

@@ -135,10 +135,10 @@ impl ObjectStoreBackend {
         name: impl Into<String>,
         store: Arc<dyn ObjectStore>,
         folder: &str,
-        source: impl Into<String>,
+        source: &str,
         options: &ObjectOptions,
     ) -> Result<Self> {
-        Ok(Self::with(name.into(), Store::given(store, source.into()), folder_path(folder)?, options))
+        Ok(Self::with(name.into(), Store::given(store, source), folder_path(folder)?, options))
     }
 
     fn with(name: String, store: Store, folder: Path, options: &ObjectOptions) -> Self {

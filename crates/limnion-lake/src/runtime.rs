@@ -145,7 +145,7 @@ mod tests {
         job.cancel();
         let error = spawn(std::future::pending::<()>()).unwrap().wait(Some(&job)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Cancelled);
-        let error = spawn(async { panic!("on purpose") }).unwrap().wait(None).map(|()| ()).unwrap_err();
+        let error = spawn::<()>(async { panic!("on purpose") }).unwrap().wait(None).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Internal);
     }
 

@@ -1,4 +1,5 @@
 //! What the layers promise: each adds its habit, and hides or changes nothing else of the backend inside.
+#![expect(clippy::unwrap_used, reason = "a test may stop at what it did not expect")]
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -54,6 +55,7 @@ fn rows(first: u64) -> Rows {
     Rows { ids: Ids::Numbers(vec![first, first + 1]), vectors: vec![1.0, 2.0, 3.0, 4.0] }
 }
 
+type Midway = Box<dyn Fn() -> Result<()> + Send + Sync>;
 type Before = Box<dyn Fn(&str) -> Result<()> + Send + Sync>;
 
 /// Notes each call with its arguments and answers something of its own, after what `before` does.
@@ -61,7 +63,7 @@ struct Scripted {
     calls: Mutex<Vec<String>>,
     before: Before,
     /// Happens when a pull is half through.
-    midway: Box<dyn Fn() -> Result<()> + Send + Sync>,
+    midway: Midway,
     quick: bool,
 }
 
@@ -75,9 +77,9 @@ impl Scripted {
         self
     }
 
-    fn note(&self, call: String) -> Result<()> {
-        self.calls.lock().unwrap().push(call.clone());
-        (self.before)(&call)
+    fn note(&self, call: &str) -> Result<()> {
+        self.calls.lock().unwrap().push(call.to_owned());
+        (self.before)(call)
     }
 
     fn seen(&self) -> usize {
@@ -91,17 +93,17 @@ impl Backend for Scripted {
     }
 
     fn collections(&self) -> Result<Vec<String>> {
-        self.note("collections".to_owned())?;
+        self.note("collections")?;
         Ok(vec!["a".to_owned(), "b".to_owned()])
     }
 
     fn describe(&self, collection: &str) -> Result<Description> {
-        self.note(format!("describe {collection}"))?;
+        self.note(&format!("describe {collection}"))?;
         Ok(description())
     }
 
     fn generation(&self, collection: &str) -> Result<Generation> {
-        self.note(format!("generation {collection}"))?;
+        self.note(&format!("generation {collection}"))?;
         Ok(Generation::Number(7))
     }
 
@@ -110,7 +112,7 @@ impl Backend for Scripted {
     }
 
     fn pull(&self, collection: &str, sink: &mut dyn Sink, job: &Job) -> Result<()> {
-        self.note(format!("pull {collection}"))?;
+        self.note(&format!("pull {collection}"))?;
         sink.begin(&description())?;
         sink.push(rows(0))?;
         job.advance(2);
@@ -122,25 +124,25 @@ impl Backend for Scripted {
     }
 
     fn changes(&self, collection: &str, since: &Generation) -> Result<Option<Changes>> {
-        self.note(format!("changes {collection} {since}"))?;
+        self.note(&format!("changes {collection} {since}"))?;
         let generation = Generation::Number(8);
         Ok(Some(Changes { generation, upserts: rows(5), removed: Ids::Numbers(vec![1]) }))
     }
 
     fn when_changed(&self, collection: &str, from: &Generation, wake: Box<dyn FnOnce() + Send>) -> bool {
-        if self.note(format!("when_changed {collection} {from}")).is_ok() {
+        if self.note(&format!("when_changed {collection} {from}")).is_ok() {
             wake();
         }
         true
     }
 
     fn select(&self, collection: &str, filter: &Filter) -> Result<Option<(Ids, Generation)>> {
-        self.note(format!("select {collection} {filter:?}"))?;
+        self.note(&format!("select {collection} {filter:?}"))?;
         Ok(Some((Ids::Numbers(vec![4]), Generation::Number(7))))
     }
 
     fn text_search(&self, collection: &str, query: &str, k: usize) -> Result<Option<Vec<(Id, f32)>>> {
-        self.note(format!("text_search {collection} {query} {k}"))?;
+        self.note(&format!("text_search {collection} {query} {k}"))?;
         Ok(Some(vec![(Id::Number(4), 0.5)]))
     }
 }

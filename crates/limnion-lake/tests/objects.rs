@@ -1,6 +1,7 @@
 //! What collections in object stores promise, over real requests to a server that speaks S3, and over the stores of the
 //! library where no request is needed.
 #![cfg(all(feature = "aws", feature = "http"))]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop at what it did not expect")]
 
 mod s3;
 
@@ -61,10 +62,10 @@ fn fvecs(vectors: &[f32], dim: usize) -> Vec<u8> {
     vectors.chunks_exact(dim).flat_map(row).collect()
 }
 
-fn npy(header: &str, bytes: Vec<u8>) -> Vec<u8> {
+fn npy(header: &str, bytes: &[u8]) -> Vec<u8> {
     let header = format!("{header:<117}\n");
     let length = (header.len() as u16).to_le_bytes();
-    [b"\x93NUMPY\x01\x00", &length[..], header.as_bytes(), &bytes].concat()
+    [b"\x93NUMPY\x01\x00", &length[..], header.as_bytes(), bytes].concat()
 }
 
 fn options(server: &Server) -> ObjectOptions {
@@ -135,7 +136,7 @@ fn a_change_is_another_generation_and_an_unknown_collection_is_told_with_those_t
     let error = backend.generation("docs").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::UnknownCollection);
     let numbers: Vec<u8> = vectors(5, 2).into_iter().flat_map(f32::to_le_bytes).collect();
-    let array = npy("{'descr': '<f4', 'fortran_order': False, 'shape': (5, 2), }", numbers);
+    let array = npy("{'descr': '<f4', 'fortran_order': False, 'shape': (5, 2), }", &numbers);
     server.shared.put("bucket", "vectors/docs.npy", array.clone());
     assert_eq!(backend.describe("docs").unwrap().rows, 5);
     let error = backend.describe("doc").unwrap_err();
@@ -152,11 +153,11 @@ fn a_change_is_another_generation_and_an_unknown_collection_is_told_with_those_t
 fn ids_beside_an_array_are_its_ids_and_a_change_of_them_is_another_generation() {
     let server = Server::new();
     let rows = vectors(3, 2);
-    let numbers = rows.iter().flat_map(|number| number.to_le_bytes()).collect();
-    let array = npy("{'descr': '<f4', 'fortran_order': False, 'shape': (3, 2), }", numbers);
+    let numbers: Vec<u8> = rows.iter().flat_map(|number| number.to_le_bytes()).collect();
+    let array = npy("{'descr': '<f4', 'fortran_order': False, 'shape': (3, 2), }", &numbers);
     let ids = |ids: [u64; 3]| {
-        let bytes = ids.into_iter().flat_map(u64::to_le_bytes).collect();
-        npy("{'descr': '<u8', 'fortran_order': False, 'shape': (3,), }", bytes)
+        let bytes: Vec<u8> = ids.into_iter().flat_map(u64::to_le_bytes).collect();
+        npy("{'descr': '<u8', 'fortran_order': False, 'shape': (3,), }", &bytes)
     };
     server.shared.put("bucket", "vectors/docs.npy", array);
     let backend = backend(&server);
@@ -173,7 +174,7 @@ fn ids_beside_an_array_are_its_ids_and_a_change_of_them_is_another_generation() 
     server.shared.put(
         "bucket",
         "vectors/docs.ids.npy",
-        npy("{'descr': '<u8', 'fortran_order': False, 'shape': (1,), }", vec![0; 8]),
+        npy("{'descr': '<u8', 'fortran_order': False, 'shape': (1,), }", &[0; 8]),
     );
     let error = pull(&backend, "docs").map(|_| ()).unwrap_err();
     assert!(error.message().contains("has 1 ids, and \"docs.npy\" has 3 rows"), "{error}");
@@ -383,7 +384,9 @@ fn writing_replaces_a_collection_as_a_whole_also_a_big_one() {
     let backend = backend(&server);
     let rows = vectors(50_000, 100);
     let ids: Vec<u64> = (0..50_000).map(|id| id * 3).collect();
+    server.shared.fail_parts.store(2, Ordering::SeqCst);
     backend.put_rows("docs", &ids, &rows, 100).unwrap();
+    assert_eq!(server.shared.fail_parts.load(Ordering::SeqCst), 0);
     assert!(server.shared.asked().iter().any(|asked| asked == "PART 3"));
     let taken = pull(&backend, "docs").unwrap();
     assert!(taken.ids == ids && taken.vectors == rows);

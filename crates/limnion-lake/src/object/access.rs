@@ -3,11 +3,13 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::ops::Range;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use limnion_types::{Error, ErrorKind, Job, Result};
 use object_store::path::Path;
+use object_store::retry::{RetryContext, RetryFailure, RetryPolicy};
 use object_store::{
     GetOptions, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt, PutMultipartOptions, PutPayload,
     WriteMultipart,
@@ -94,6 +96,35 @@ impl Trouble {
 }
 
 pub(crate) type Answer<T> = std::result::Result<T, Trouble>;
+
+/// Lets a part of an upload be sent again.
+#[derive(Debug)]
+struct PartsAgain(Patience);
+
+impl RetryPolicy for PartsAgain {
+    // As `async_trait` writes it.
+    fn retry<'a, 'b>(&'a self, context: RetryContext) -> Pin<Box<dyn Future<Output = bool> + Send + 'b>>
+    where
+        'a: 'b,
+        Self: 'b,
+    {
+        Box::pin(async move {
+            let passes = match context.failure {
+                RetryFailure::Status(status) => {
+                    status.is_server_error() || matches!(status.as_u16(), 408 | 429)
+                }
+                RetryFailure::Transport(_) => true,
+                _ => false,
+            };
+            let failures = u32::try_from(context.attempt).unwrap_or(u32::MAX);
+            if !passes || failures >= self.0.attempts {
+                return false;
+            }
+            tokio::time::sleep(pause(self.0.shortest, self.0.longest, failures)).await;
+            true
+        })
+    }
+}
 
 /// A store and how to speak with it. Clones speak with the same.
 #[derive(Clone)]
@@ -214,33 +245,33 @@ impl Access {
         patience: Patience,
     ) -> Answer<()> {
         let upload = Self::patiently(patience, || async {
-            let upload: Box<dyn MultipartUpload> =
-                store.put_multipart_opts(key, PutMultipartOptions::default()).await?;
-            Ok(upload)
+            let options = PutMultipartOptions::default().with_retry_policy(Arc::new(PartsAgain(patience)));
+            Ok::<Box<dyn MultipartUpload>, Trouble>(store.put_multipart_opts(key, options).await?)
         })
         .await?;
         let mut upload = WriteMultipart::new_with_chunk_size(upload, PART as usize);
-        for bytes in payload {
-            let mut rest = bytes.clone();
-            while !rest.is_empty() {
-                let now = rest.split_to(rest.len().min(PART as usize));
-                let silence = patience.silence.saturating_mul(AT_ONCE as u32);
-                match tokio::time::timeout(silence, upload.wait_for_capacity(AT_ONCE)).await {
-                    Ok(ready) => ready?,
-                    Err(_) => {
-                        // What cannot be taken back is left to the rules of the bucket.
-                        let _ = tokio::time::timeout(patience.silence, upload.abort()).await;
-                        return Err(Trouble::Silence(silence));
-                    }
-                }
-                upload.put(now);
-            }
-        }
         let silence = patience.silence.saturating_mul(AT_ONCE as u32);
+        if let Err(trouble) = Self::put_all(&mut upload, payload, silence).await {
+            // What cannot be taken back is left to the rules of the bucket.
+            let _ = tokio::time::timeout(patience.silence, upload.abort()).await;
+            return Err(trouble);
+        }
         match tokio::time::timeout(silence, upload.finish()).await {
             Ok(finished) => finished.map(|_| ()).map_err(Trouble::from),
             Err(_) => Err(Trouble::Silence(silence)),
         }
+    }
+
+    async fn put_all(upload: &mut WriteMultipart, payload: &PutPayload, silence: Duration) -> Answer<()> {
+        let silent = |_| Trouble::Silence(silence);
+        for bytes in payload {
+            let mut rest = bytes.clone();
+            while !rest.is_empty() {
+                tokio::time::timeout(silence, upload.wait_for_capacity(AT_ONCE)).await.map_err(silent)??;
+                upload.put(rest.split_to(rest.len().min(PART as usize)));
+            }
+        }
+        Ok(tokio::time::timeout(silence, upload.wait_for_capacity(0)).await.map_err(silent)??)
     }
 
     /// Removes an object, and says whether it was there.
@@ -376,9 +407,8 @@ async fn read_on(
 ) -> Answer<()> {
     // A weak ETag matches nothing, says HTTP; what it says is compared below.
     let strong = object.e_tag.clone().filter(|tag| !tag.starts_with("W/"));
-    let mut options = GetOptions::default();
-    options.range = Some((range.start + bytes.len() as u64..range.end).into());
-    options.if_match = strong;
+    let rest = range.start + bytes.len() as u64..range.end;
+    let options = GetOptions { range: Some(rest.into()), if_match: strong, ..GetOptions::default() };
     let silent = |_| Trouble::Silence(patience.silence);
     let asked = tokio::time::timeout(patience.silence, store.get_opts(&object.location, options));
     let answer = match asked.await.map_err(silent)? {

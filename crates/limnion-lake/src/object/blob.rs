@@ -171,3 +171,69 @@ impl Blob for ObjectBlob<'_> {
         Ok(bytes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::object::access::Patience;
+    use crate::object::store::Store;
+    use limnion_types::ErrorKind;
+    use object_store::memory::InMemory;
+    use object_store::path::Path;
+    use proptest::prelude::*;
+
+    fn access() -> Access {
+        let store = Store::given(Arc::new(InMemory::new()), "memory://1");
+        Access { name: "test".into(), store: Arc::new(store), patience: Patience::default() }
+    }
+
+    fn object(access: &Access, length: usize) -> (Vec<u8>, Arc<ObjectMeta>) {
+        let bytes: Vec<u8> = (0..length).map(|at| (at * 31 % 251) as u8).collect();
+        let key = Path::from("object");
+        access.put(&key, bytes.clone()).unwrap();
+        (bytes, Arc::new(access.head(&key, None).unwrap().unwrap()))
+    }
+
+    /// Reads as they come: here and there, small and big, and on from where the last one ended.
+    fn reads(length: u64) -> impl Strategy<Value = Vec<(bool, u64, u64)>> {
+        let size = prop_oneof![0..100_u64, 0..200_000_u64, 0..20_000_000_u64];
+        prop::collection::vec((any::<bool>(), 0..=length, size), 1..20)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn any_reads_in_any_order_give_the_bytes_that_are_there(
+            length in prop_oneof![1..1000_usize, 8_300_000..8_500_000_usize, Just(40_000_000)],
+            reads in reads(40_000_000), ahead: bool,
+        ) {
+            let access = access();
+            let (bytes, object) = object(&access, length);
+            let blob = ObjectBlob::new(&access, object, ahead, None);
+            let mut end = 0;
+            for (goes_on, start, size) in reads {
+                let start = if goes_on { end } else { start.min(length as u64) };
+                end = (start + size).min(length as u64);
+                let read = blob.read(start..end).unwrap();
+                prop_assert!(read == bytes[start as usize..end as usize], "{start}..{end}");
+                let state = blob.state.lock().unwrap();
+                prop_assert!(state.parts.len() <= KEPT && state.pieces.len() <= PIECES);
+            }
+            let beyond = blob.read(0..length as u64 + 1).unwrap_err();
+            prop_assert_eq!(beyond.kind(), ErrorKind::Backend);
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_file_is_asked_for_once_and_nothing_is_read_ahead_for_it() {
+        let access = access();
+        let (bytes, object) = object(&access, 40_000_000);
+        let blob = ObjectBlob::new(&access, object, true, None);
+        let length = bytes.len() as u64;
+        assert_eq!(blob.read(length - 8..length).unwrap(), bytes[bytes.len() - 8..]);
+        assert_eq!(blob.read(length - 5000..length).unwrap(), bytes[bytes.len() - 5000..]);
+        let state = blob.state.lock().unwrap();
+        assert_eq!((state.parts.len(), state.pieces.len()), (0, 1));
+    }
+}

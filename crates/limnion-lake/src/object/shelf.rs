@@ -46,10 +46,10 @@ impl ObjectShelf {
     pub fn over(
         store: Arc<dyn ObjectStore>,
         folder: &str,
-        source: impl Into<String>,
+        source: &str,
         options: &ObjectOptions,
     ) -> Result<Self> {
-        Ok(Self::with(Store::given(store, source.into()), folder_path(folder)?, options))
+        Ok(Self::with(Store::given(store, source), folder_path(folder)?, options))
     }
 
     fn with(store: Store, folder: Path, options: &ObjectOptions) -> Self {

@@ -69,7 +69,7 @@ fn invalid(message: impl Into<String>) -> Error {
 }
 
 impl Store {
-    pub(crate) fn given(store: Arc<dyn ObjectStore>, source: String) -> Self {
+    pub(crate) fn given(store: Arc<dyn ObjectStore>, source: &str) -> Self {
         let address = source.trim_end_matches('/').to_owned();
         Self { kind: Kind::Given(store), address, elsewhere: String::new(), secrets: Vec::new() }
     }

@@ -20,16 +20,20 @@ use tokio::task::JoinHandle;
 pub(crate) const KEY: &str = "the-key-id";
 pub(crate) const SECRET: &str = "the-secret-key";
 
+/// Bytes and ETag of each key.
+type Bucket = BTreeMap<String, (Vec<u8>, String)>;
 type Hook = Box<dyn Fn(&Shared) + Send>;
 
 #[derive(Default)]
 pub(crate) struct Shared {
-    buckets: Mutex<BTreeMap<String, BTreeMap<String, (Vec<u8>, String)>>>,
+    buckets: Mutex<BTreeMap<String, Bucket>>,
     uploads: Mutex<BTreeMap<String, BTreeMap<i32, Vec<u8>>>>,
     log: Mutex<Vec<String>>,
     changes: AtomicUsize,
     /// So many requests are answered with 503.
     pub(crate) unavailable: AtomicUsize,
+    /// So many parts of uploads are answered with 503.
+    pub(crate) fail_parts: AtomicUsize,
     /// So many bodies break off half through.
     pub(crate) cut: AtomicUsize,
     /// So many requests are never answered.
@@ -254,6 +258,9 @@ impl S3 for Service {
     ) -> S3Result<S3Response<UploadPartOutput>> {
         let UploadPartInput { part_number, upload_id, body, .. } = request.input;
         self.0.enter(format!("PART {part_number}")).await?;
+        if one_less(&self.0.fail_parts) {
+            return Err(s3_error!(SlowDown));
+        }
         let bytes = whole(body).await;
         self.0.uploads.lock().unwrap().get_mut(&upload_id).unwrap().insert(part_number, bytes);
         let e_tag = Some(format!("\"part-{part_number}\""));

@@ -32,6 +32,10 @@ def test_the_top_level_layout() -> None:
         "RabitqIndex",
         "RabitqPlusIndex",
         "RabitqAsymIndex",
+        "Lake",
+        "LocalBackend",
+        "FsBackend",
+        "Consistency",
         "Embedder",
         "LimnionError",
         "__version__",
@@ -123,6 +127,56 @@ def test_the_errors_of_an_index() -> None:
         assert issubclass(error, limnion.IndexError)
     assert issubclass(limnion.IndexError, limnion.LimnionError)
     assert issubclass(limnion.EmbedError, limnion.LimnionError)
+
+
+def test_the_lake(capsys: pytest.CaptureFixture[str]) -> None:
+    # Builder pattern
+    lake = (
+        limnion.Lake.builder()
+        .rerank_factor(20)
+        .rotation_seed(42)
+        .max_cache_entries(1_000_000)
+        .consistency(limnion.Consistency.FRESH)
+        .build()
+    )
+
+    # Backends are first-class Python objects.
+    backend = limnion.LocalBackend(name="hot-shard")
+    backend.upsert("docs", ids=[1, 2, 3], vectors=np.random.randn(3, 768).astype(np.float32))  # noqa: NPY002
+    lake.register_backend(backend)
+    query = np.random.randn(768).astype(np.float32)  # noqa: NPY002
+
+    # Sync search.
+    hits = lake.search_one(collection="docs", query=query, k=10)
+
+    # Async search
+    async def main() -> None:
+        hits = await lake.search_one_async(collection="docs", query=query, k=10)
+        print([(h.backend, h.id, h.score) for h in hits])  # noqa: T201
+
+    asyncio.run(main())
+    said = capsys.readouterr().out
+    assert said == f"{[(h.backend, h.id, h.score) for h in hits]}\n"
+    assert sorted(h.id for h in hits) == [1, 2, 3]
+
+    # Federated search across all backends
+    assert lake.search_federated(collection="docs", query=query, k=10) == hits
+
+    # Pythonic conveniences
+    index = lake.index("docs")
+    assert index in lake
+    assert ("hot-shard", "docs") in lake
+    with lake.session() as s:
+        assert s.search_one("docs", query) == hits
+    with pytest.raises(TypeError, match=r"Consistency\.FRESH"):
+        limnion.Lake.builder().consistency("fresh").build()  # type: ignore[arg-type]
+    assert limnion.Consistency["STALE"] is limnion.Consistency.FROZEN
+
+
+def test_the_errors_of_a_lake() -> None:
+    for error in (limnion.BackendError, limnion.CacheMissError, limnion.WitnessMismatch):
+        assert issubclass(error, limnion.LakeError)
+    assert issubclass(limnion.LakeError, limnion.LimnionError)
 
 
 # The versioned store. `await db[key] = value` is not Python: the lines have lost their `await`.

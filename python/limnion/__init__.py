@@ -8,8 +8,9 @@ What there is so far:
   sequence of those.
 - `Database`, configured by `Config`: records with a whole history in one folder, from asyncio;
   `SyncDatabase` is the same without `await`.
-- `Lake`: vectors wherever they live, searched from indexes in memory that know how fresh they are;
-  `LocalBackend` keeps vectors in memory, and a class of your own fetches them from anywhere.
+- `Lake`: vectors wherever they live, searched from indexes in memory that know how fresh they are:
+  in memory (`LocalBackend`), in the files of a folder (`FsBackend`), in an object store
+  (`ObjectStoreBackend`), in a database (`StoreBackend`), or where a class of your own finds them.
 - `Embedder`: text to vectors, with a model that comes along.
 - `LimnionError` and below it, in `limnion.errors`, everything that limnion raises.
 
@@ -29,11 +30,14 @@ from typing import TYPE_CHECKING, Final
 
 from limnion import errors
 from limnion._native import (
+    FsBackend,
     Hits,
     HitsBatch,
     LakeHits,
     LakeHitsBatch,
     LocalBackend,
+    ObjectStoreBackend,
+    StoreBackend,
     __version__,
     cpu_features,
 )
@@ -108,6 +112,7 @@ __all__ = [
     "F",
     "FlatF32Index",
     "ForkedProcessError",
+    "FsBackend",
     "Hit",
     "Hits",
     "HitsBatch",
@@ -120,6 +125,7 @@ __all__ = [
     "LimnionError",
     "LocalBackend",
     "NoValueAtTime",
+    "ObjectStoreBackend",
     "PersistError",
     "RabitqAsymIndex",
     "RabitqIndex",
@@ -130,6 +136,7 @@ __all__ = [
     "Records",
     "Retention",
     "SerializationError",
+    "StoreBackend",
     "StoreError",
     "SyncDatabase",
     "UnknownCollection",

@@ -3,6 +3,7 @@ import datetime as dt
 import os
 from collections.abc import Coroutine as _Coroutine
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import (
     Any,
     ClassVar,
@@ -20,10 +21,12 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from typing_extensions import disjoint_base
 
+from limnion.database import Database
 from limnion.errors import KeyNotFoundError
 from limnion.indexes import FlatF32Index, Hit, RabitqAsymIndex, RabitqIndex, RabitqPlusIndex
 from limnion.lake import BackendReport, CollectionStats, Consistency, LakeHit
 from limnion.protocols import AsyncBackend, Backend, Description, Pulled
+from limnion.sync_database import SyncDatabase
 from limnion.types import (
     AmongLike,
     AsOf,
@@ -41,6 +44,7 @@ __all__ = [
     "PROFILE",
     "Coroutine",
     "Embedder",
+    "FsBackend",
     "Hits",
     "HitsBatch",
     "Hold",
@@ -48,9 +52,11 @@ __all__ = [
     "LakeHits",
     "LakeHitsBatch",
     "LocalBackend",
+    "ObjectStoreBackend",
     "Record",
     "Request",
     "Store",
+    "StoreBackend",
     "VectorBackend",
     "VectorIndex",
     "Write",
@@ -794,6 +800,102 @@ class LocalBackend(VectorBackend):
 
     def drop_collection(self, collection: str) -> bool:
         """Removes a collection, and says whether it was there."""
+
+@disjoint_base
+class FsBackend(VectorBackend):
+    """The collections in the files of a folder.
+
+    `docs.npy`, `docs.fvecs`, `docs.parquet` and `docs.rows` are collection `docs`, and so is a
+    folder `docs` of Parquet files. In names of files, what is no letter of ASCII, no digit, no `-`,
+    `_` or inner dot is `%XX` for each byte. Links are never followed. Ids of an array are its row
+    numbers, or those in `docs.ids.npy`.
+
+    Args:
+        name: What the lake and its hits call it.
+        path: The folder, which must be there.
+        digest: Whether a change is told by a digest of all bytes, for which they are all read each
+            time, rather than by size and time.
+        id_column: The column of ids in Parquet files; row numbers where there is none.
+        vector_column: The column of vectors there.
+    """
+
+    def __new__(
+        cls,
+        name: str,
+        path: str | os.PathLike[str],
+        *,
+        digest: bool = False,
+        id_column: str = "id",
+        vector_column: str = "vector",
+    ) -> Self: ...
+    @property
+    def path(self) -> Path:
+        """The folder, without links."""
+
+    def upsert(self, collection: str, ids: IdsLike | Sequence[str], vectors: MatrixLike) -> None:
+        """Puts rows into a collection: all of them, or none. On disk when it returns.
+
+        It is written as `.rows`, whole; other processes may read and write it at the same time.
+        """
+
+    def delete(self, collection: str, ids: int | str | IdsLike | Sequence[str]) -> int:
+        """Removes rows, as far as they are there, and says how many were."""
+
+    def drop_collection(self, collection: str) -> bool:
+        """Removes a collection, and says whether it was there."""
+
+@disjoint_base
+class ObjectStoreBackend(VectorBackend):
+    """The collections in a folder of an object store.
+
+    `s3://bucket/folder`, `gs://bucket/folder`, `az://container@account/folder`,
+    `https://host/folder/docs.parquet`, `file:///folder`; the files are those of `FsBackend`.
+    Nothing is asked of the network before the first call, nor ever of another address.
+
+    Args:
+        name: What the lake and its hits call it.
+        url: The address.
+        from_env: Whether environment variables (`AWS_...`, `GOOGLE_...`, `AZURE_...`) are read.
+        from_machine: Whether the cloud's machine may be asked for credentials.
+        attempts: How often a request is tried; 4 times without.
+        silence: Seconds for which a server may send nothing; 20 without.
+        id_column: The column of ids in Parquet files; row numbers where there is none.
+        vector_column: The column of vectors there.
+        settings: As the store knows them: `endpoint`, `region`, `access_key_id`,
+            `secret_access_key`, `allow_http` ...
+    """
+
+    def __new__(
+        cls,
+        name: str,
+        url: str,
+        *,
+        from_env: bool = False,
+        from_machine: bool = False,
+        attempts: int | None = None,
+        silence: float | dt.timedelta | None = None,
+        id_column: str = "id",
+        vector_column: str = "vector",
+        **settings: str | int,
+    ) -> Self: ...
+    def put_rows(self, collection: str, ids: IdsLike, vectors: MatrixLike) -> None:
+        """Puts a collection there, in place of the one of that name.
+
+        Whoever reads it sees the one or the other.
+        """
+
+    def drop_collection(self, collection: str) -> bool:
+        """Removes a collection, and says whether it was there."""
+
+class StoreBackend(VectorBackend):
+    """The vectors of a database, by the keys of their records.
+
+    A namespace is a collection, of the vectors without a name; `namespace/name` is the collection
+    of those of a name. Whatever is put into the database is found by the next search, and filters
+    are those of the database.
+    """
+
+    def __new__(cls, database: Database | SyncDatabase, name: str = "store") -> Self: ...
 
 @disjoint_base
 class Lake:

@@ -1,8 +1,9 @@
 """The lake: vectors wherever they live, searched from indexes in memory.
 
-A `Lake` has *backends*, each of which has collections of vectors: `LocalBackend` keeps them in
-memory, and a class of your own may fetch them from anywhere (`limnion.protocols.Backend`). The
-first search of a collection builds an index of it; later ones are served from that, as long as it
+A `Lake` has *backends*, each of which has collections of vectors: in memory (`LocalBackend`), in
+the files of a folder (`FsBackend`), in an object store (`ObjectStoreBackend`), in a database
+(`StoreBackend`), or where a class of your own finds them (`limnion.protocols.Backend`). The first
+search of a collection builds an index of it; later ones are served from that, as long as it
 is as fresh as `Consistency` asks for.
 
 >>> import limnion, numpy as np
@@ -29,7 +30,14 @@ import html
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from limnion import _native
-from limnion._native import LakeHits, LakeHitsBatch, LocalBackend
+from limnion._native import (
+    FsBackend,
+    LakeHits,
+    LakeHitsBatch,
+    LocalBackend,
+    ObjectStoreBackend,
+    StoreBackend,
+)
 from limnion.errors import LakeError
 
 if TYPE_CHECKING:
@@ -47,6 +55,7 @@ __all__ = [
     "BackendStats",
     "CollectionStats",
     "Consistency",
+    "FsBackend",
     "Lake",
     "LakeBuilder",
     "LakeHit",
@@ -54,7 +63,9 @@ __all__ = [
     "LakeHitsBatch",
     "LakeStats",
     "LocalBackend",
+    "ObjectStoreBackend",
     "Session",
+    "StoreBackend",
 ]
 
 _MEGABYTE: Final = 1e6

@@ -1,5 +1,7 @@
 //! Backends of a lake: limnion's own, and classes of the user's ([`PythonBackend`]).
 
+mod database;
+mod files;
 mod local;
 mod python;
 
@@ -12,6 +14,8 @@ use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
+pub(crate) use self::database::StoreBackend;
+pub(crate) use self::files::{FsBackend, ObjectStoreBackend};
 pub(crate) use self::local::LocalBackend;
 pub(crate) use self::python::PythonBackend;
 use crate::args::text;

@@ -15,7 +15,7 @@ use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
 
-pub(crate) use self::args::ids;
+pub(crate) use self::args::{ids, stretch};
 pub(crate) use self::hits::{LakeHits, LakeHitsBatch, register};
 use self::home::{Home, Registered};
 use self::question::{Answer, Ask, Inquiry, Question, Told, Verb, coroutine, wait};

@@ -33,7 +33,7 @@ mod _native {
     use pyo3::prelude::*;
 
     #[pymodule_export]
-    use super::backends::{LocalBackend, VectorBackend};
+    use super::backends::{FsBackend, LocalBackend, ObjectStoreBackend, StoreBackend, VectorBackend};
     #[pymodule_export]
     use super::coroutine::Coroutine;
     #[pymodule_export]

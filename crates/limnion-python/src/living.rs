@@ -116,5 +116,7 @@ pub(crate) fn forked() {
         if let Some(store) = unsafe { place.store.load(Ordering::SeqCst).as_ref() } {
             store.forked();
         }
+        // It is the parent's: the child must not wait for its threads, at exit for example.
+        place.store.store(null_mut(), Ordering::SeqCst);
     }
 }

@@ -229,6 +229,11 @@ fn encryption_key(given: Option<Given<'_, '_>>) -> PyResult<Option<[u8; 32]>> {
 }
 
 impl Store {
+    /// The store, for those who keep it open themselves.
+    pub(crate) fn open_store(&self, py: Python<'_>) -> PyResult<Inner> {
+        self.handle.get(py).cloned()
+    }
+
     fn work<R: Send + 'static>(
         &self,
         py: Python<'_>,

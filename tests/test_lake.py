@@ -700,6 +700,32 @@ print(lake.search_one("docs", vectors[5])[0].id)
     assert done.stdout == f"{[0] * 10}\n5\n", done.stderr
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
+def test_a_fork_in_the_middle_of_a_write_leaves_no_lock_behind(run_python: RunPython) -> None:
+    done = run_python(
+        PRELUDE
+        + """
+stop = threading.Event()
+def work(name):
+    while not stop.is_set():
+        shard.upsert(name, range(len(vectors)), vectors)
+threads = [threading.Thread(target=work, args=(name,)) for name in ("a", "b")]
+for thread in threads: thread.start()
+codes = []
+for _ in range(10):
+    child = os.fork()
+    if child == 0:
+        os._exit(lake.search_one("docs", vectors[5], 1, backend="shard", timeout=20)[0].id)
+    codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+stop.set()
+for thread in threads: thread.join()
+print(codes)
+""",
+        seconds=100,
+    )
+    assert done.stdout == f"{[5] * 10}\n", done.stderr
+
+
 # Misuse.
 
 

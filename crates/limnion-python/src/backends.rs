@@ -1,5 +1,6 @@
 //! Backends of a lake: limnion's own, and classes of the user's ([`PythonBackend`]).
 
+pub(crate) mod calm;
 mod database;
 mod files;
 mod local;

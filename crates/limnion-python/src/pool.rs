@@ -20,6 +20,7 @@ use pyo3::types::PyDict;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::args::Progress;
+use crate::backends::calm;
 use crate::errors::{OrRaise, exception};
 use crate::gate::{forked, forks};
 use crate::living;
@@ -290,12 +291,14 @@ fn close(py: Python<'_>) {
     }
 }
 
-/// Called in a child right after `fork`: marks, has stores let go of their folders, and does nothing more, since most
+/// Called in a child right after `fork`: marks, has stores let go of their folders, lets backends in memory be entered,
+/// and does nothing more, since most
 /// children call `exec` at once.
 #[pyfunction]
 fn after_fork() {
     forked();
     living::forked();
+    calm::forked();
 }
 
 /// Has the interpreter tell us of forks and of its end.
@@ -303,6 +306,8 @@ pub(crate) fn register(py: Python<'_>) -> PyResult<()> {
     py.import("atexit")?.call_method1("register", (wrap_pyfunction!(close, py)?,))?;
     if let Ok(register) = py.import("os")?.getattr("register_at_fork") {
         let hooks = PyDict::new(py);
+        hooks.set_item("before", wrap_pyfunction!(calm::before_fork, py)?)?;
+        hooks.set_item("after_in_parent", wrap_pyfunction!(calm::after_fork_in_parent, py)?)?;
         hooks.set_item("after_in_child", wrap_pyfunction!(after_fork, py)?)?;
         register.call((), Some(&hooks))?;
     }

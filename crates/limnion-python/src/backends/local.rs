@@ -5,6 +5,7 @@ use std::sync::Arc;
 use limnion_lake::LocalBackend as Inner;
 use pyo3::prelude::*;
 
+use super::calm::{Calm, Inside};
 use super::{Given, VectorBackend};
 use crate::args::{self, Matrix};
 use crate::errors::OrRaise;
@@ -21,7 +22,8 @@ impl LocalBackend {
     #[pyo3(signature = (name))]
     fn new(name: Given<'_, '_>) -> PyResult<PyClassInitializer<Self>> {
         let inner = Arc::new(Inner::new(args::text("name", name)?));
-        Ok(PyClassInitializer::from(VectorBackend::new(inner.clone())).add_subclass(Self(inner)))
+        Ok(PyClassInitializer::from(VectorBackend::new(Arc::new(Calm(inner.clone()))))
+            .add_subclass(Self(inner)))
     }
 
     /// Puts rows into a collection, which is made by that: all of them, or none where something is wrong.
@@ -41,19 +43,31 @@ impl LocalBackend {
         let ids = args::ids("ids", ids)?;
         let matrix = Matrix::take("vectors", vectors, true)?;
         let (dim, vectors) = (matrix.dim(), matrix.copy_all()?);
-        py.detach(|| self.0.upsert(&collection, &ids, &vectors, dim)).or_raise(py)
+        let work = || {
+            let _inside = Inside::enter();
+            self.0.upsert(&collection, &ids, &vectors, dim)
+        };
+        py.detach(work).or_raise(py)
     }
 
     /// Removes the row with an id, or the rows with several, as far as they are there; says how many were.
     fn delete(&self, py: Python<'_>, collection: Given<'_, '_>, ids: Given<'_, '_>) -> PyResult<usize> {
         let collection = args::text("collection", collection)?.into_owned();
         let ids = args::id_or_ids("ids", ids)?;
-        py.detach(|| self.0.delete(&collection, &ids)).or_raise(py)
+        let work = || {
+            let _inside = Inside::enter();
+            self.0.delete(&collection, &ids)
+        };
+        py.detach(work).or_raise(py)
     }
 
     /// Removes a collection, and says whether it was there.
     fn drop_collection(&self, py: Python<'_>, collection: Given<'_, '_>) -> PyResult<bool> {
         let collection = args::text("collection", collection)?.into_owned();
-        Ok(py.detach(|| self.0.drop_collection(&collection)))
+        let work = || {
+            let _inside = Inside::enter();
+            self.0.drop_collection(&collection)
+        };
+        Ok(py.detach(work))
     }
 }

@@ -122,6 +122,8 @@ struct Inner {
     cache: EntryCache,
     backends: RwLock<BTreeMap<String, Arc<dyn Backend>>>,
     slots: RwLock<HashMap<Target, Arc<Slot>>>,
+    /// Collections that only one of the backends had, when they were asked.
+    found: RwLock<HashMap<String, Target>>,
     /// Which entry was built from which generation of which source.
     origins: RwLock<HashMap<(String, Generation), Number>>,
 }
@@ -239,6 +241,7 @@ impl Lake {
             executor,
             backends: RwLock::default(),
             slots: RwLock::default(),
+            found: RwLock::default(),
             origins: RwLock::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -267,6 +270,8 @@ impl Lake {
                 .suggest("unregister it first, or give this one another name"));
         }
         backends.insert(name, backend);
+        drop(backends);
+        write(&self.inner.found).clear();
         Ok(())
     }
 
@@ -277,6 +282,7 @@ impl Lake {
     pub fn unregister(&self, name: &str) -> Result<()> {
         self.backend(name)?;
         write(&self.inner.backends).remove(name);
+        write(&self.inner.found).clear();
         let mut slots = write(&self.inner.slots);
         let gone: Vec<Target> = slots.keys().filter(|target| *target.backend == *name).cloned().collect();
         for target in gone {
@@ -315,12 +321,7 @@ impl Lake {
             return Ok(backends.keys().next().map(|only| Target::new(only, collection)));
         }
         drop(backends);
-        let slots = read(&self.inner.slots);
-        let mut known = slots.keys().filter(|target| *target.collection == *collection);
-        match (known.next(), known.next()) {
-            (Some(only), None) => Ok(Some(only.clone())),
-            _ => Ok(None),
-        }
+        Ok(read(&self.inner.found).get(collection).cloned())
     }
 
     /// The collection that is meant: of the backend that is named, or of the only one that has it.
@@ -339,7 +340,11 @@ impl Lake {
             }
         }
         match having[..] {
-            [only] => Ok(Target::new(only, collection)),
+            [only] => {
+                let target = Target::new(only, collection);
+                write(&self.inner.found).insert(collection.to_owned(), target.clone());
+                Ok(target)
+            }
             [] if backends.is_empty() => {
                 Err(Error::new(ErrorKind::UnknownCollection, "the lake has no backends")
                     .suggest("add one with register_backend"))

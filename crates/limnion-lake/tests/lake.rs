@@ -633,6 +633,7 @@ fn backends_come_and_go() {
     assert_eq!(lake.find(Some("two"), "docs").unwrap(), Target::new("two", "docs"));
     assert_eq!(lake.find(None, "nothing").unwrap_err().kind(), ErrorKind::UnknownCollection);
     find(&lake, &Target::new("one", "docs"), &[0.0; DIM], 1).unwrap();
+    assert!(lake.find(None, "docs").is_err(), "to have searched one does not make it the one that is meant");
     lake.unregister("one").unwrap();
     assert_eq!(lake.stats().entries, 0);
     assert_eq!(lake.find(None, "docs").unwrap(), Target::new("two", "docs"));

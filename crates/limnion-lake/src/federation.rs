@@ -1,10 +1,10 @@
 //! One question to many collections.
 
-use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use limnion_types::{Error, ErrorKind, Job, Metric, Result};
+use rayon::prelude::*;
 
 use crate::backend::Ids;
 use crate::entry::Options;
@@ -104,28 +104,21 @@ impl Lake {
             return Err(incomparable(first, other));
         }
         let shards = ready.len();
-        let answers: Vec<Mutex<Option<(Result<Vec<LakeHit>>, Duration)>>> =
-            ready.iter().map(|_| Mutex::new(None)).collect();
-        let work = || {
-            use rayon::prelude::*;
-            ready.par_iter().zip(&answers).for_each(|((ready, time), place)| {
-                let began = Instant::now();
-                let answer = match ready {
-                    Ok((ready, among)) => {
-                        ready.search(query, &of_shard(&search.options, ready, shards), among.as_ref())
-                    }
-                    Err(error) => Err(error.clone()),
-                };
-                let answer = (answer, *time + began.elapsed());
-                *place.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(answer);
-            });
+        let answer = |(ready, waited): &(Prepared, Duration)| -> Answer {
+            let began = Instant::now();
+            let hits = match ready {
+                Ok((ready, among)) => {
+                    ready.search(query, &of_shard(&search.options, ready, shards), among.as_ref())
+                }
+                Err(error) => Err(error.clone()),
+            };
+            (hits, *waited + began.elapsed())
         };
-        crate::executor::install(self.executor(), work);
+        let work = || ready.par_iter().map(answer).collect::<Vec<Answer>>();
+        let answers = crate::executor::install(self.executor(), work).ok_or_else(lost)?;
         let mut report = Vec::with_capacity(shards);
         let mut hits = Vec::new();
-        for (target, place) in targets.iter().zip(answers) {
-            let answer = place.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-            let (answer, time) = answer.unwrap_or_else(|| (Err(lost()), began.elapsed()));
+        for (target, (answer, time)) in targets.iter().zip(answers) {
             let (found, error) = match answer {
                 Ok(found) => (found, None),
                 Err(error) if is_of_the_question(&error) || on_error == OnError::Raise => return Err(error),
@@ -145,6 +138,9 @@ impl Lake {
 
 /// What a collection is searched with.
 type Prepared = Result<(Ready, Option<Ids>)>;
+
+/// What it found, and how long that took.
+type Answer = (Result<Vec<LakeHit>>, Duration);
 
 /// A collection that is being made ready.
 struct Begun(Receiver<(Result<Ready>, Instant)>);

@@ -53,12 +53,13 @@ impl Flight {
         if state.outcome.is_some() {
             return;
         }
-        state.outcome = Some(outcome.clone());
+        let told = outcome.clone();
+        state.outcome = Some(outcome);
         let waiting = std::mem::take(&mut state.waiting);
         drop(state);
         self.landed.notify_all();
         for then in waiting {
-            then(outcome.clone());
+            then(told.clone());
         }
     }
 

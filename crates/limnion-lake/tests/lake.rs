@@ -1,5 +1,5 @@
 //! What a lake promises of its answers, whatever its backends do.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -16,10 +16,10 @@ use limnion_types::{Error, ErrorKind, Job, Metric, Result};
 
 const DIM: usize = 16;
 
-fn lake(settings: Settings, backends: &[Arc<dyn Backend>]) -> Lake {
+fn lake(settings: Settings, backends: Vec<Arc<dyn Backend>>) -> Lake {
     let lake = Lake::new(settings, Arc::new(Global)).unwrap();
     for backend in backends {
-        lake.register(backend.clone()).unwrap();
+        lake.register(backend).unwrap();
     }
     lake
 }
@@ -68,7 +68,7 @@ fn a_lake_answers_as_the_bare_index_does() {
         let settings = exact(metric);
         let names: Vec<u64> = (100..600).collect();
         let index = FlatIndex::build(&vectors, DIM, Some(&names), &settings.params, &Job::new()).unwrap();
-        let lake = lake(settings, &[backend]);
+        let lake = lake(settings, vec![backend]);
         let target = lake.find(None, "docs").unwrap();
         for seed in 0..20 {
             let query = Random::new(100 + seed).gaussians(1, DIM);
@@ -83,11 +83,14 @@ fn a_lake_answers_as_the_bare_index_does() {
     }
 }
 
+/// The rows of a generation, and when it came to be.
+type State = (Instant, BTreeMap<u64, Vec<f32>>);
+
 /// A backend that remembers every generation it ever was in, and when it came to be.
 struct Remembering {
     inner: LocalBackend,
     /// The rows of each generation.
-    past: Mutex<Vec<(Instant, BTreeMap<u64, Vec<f32>>)>>,
+    past: Mutex<Vec<State>>,
     /// Whether changes are told of, or everything has to be pulled.
     feeds: bool,
     quick: bool,
@@ -173,7 +176,7 @@ impl Backend for Remembering {
 fn every_answer_is_of_an_allowed_generation(consistency: Consistency, feeds: bool, quick: bool) {
     let backend = Arc::new(Remembering::new(feeds, quick));
     let settings = Settings { consistency, ..exact(Metric::L2) };
-    let lake = lake(settings, &[backend.clone()]);
+    let lake = lake(settings, vec![backend.clone()]);
     let target = lake.find(None, "docs").unwrap();
     let stop = AtomicBool::new(false);
     let frozen = AtomicUsize::new(usize::MAX);
@@ -247,7 +250,8 @@ fn eventual_answers_are_not_older_than_their_time() {
 fn frozen_answers_stay_as_they_are_until_somebody_says_so() {
     every_answer_is_of_an_allowed_generation(Consistency::Frozen, true, true);
     let (backend, _) = filled("hot", "docs", 0..3, 1);
-    let lake = lake(Settings { consistency: Consistency::Frozen, ..exact(Metric::L2) }, &[backend.clone()]);
+    let lake =
+        lake(Settings { consistency: Consistency::Frozen, ..exact(Metric::L2) }, vec![backend.clone()]);
     let target = lake.find(None, "docs").unwrap();
     assert_eq!(find(&lake, &target, &[0.0; DIM], 9).unwrap().len(), 3);
     backend.delete("docs", &[1]).unwrap();
@@ -260,11 +264,14 @@ fn frozen_answers_stay_as_they_are_until_somebody_says_so() {
     assert_eq!(find(&lake, &target, &[0.0; DIM], 9).unwrap().len(), 1);
 }
 
+/// What a test has a backend do, the n-th time.
+type Pull = dyn Fn(&mut dyn Sink, u64) -> Result<()> + Send + Sync;
+
 /// A backend that does what a test tells it to.
 struct Scripted {
     name: String,
     pulls: AtomicU64,
-    pull: Box<dyn Fn(&mut dyn Sink, u64) -> Result<()> + Send + Sync>,
+    pull: Box<Pull>,
 }
 
 impl Scripted {
@@ -311,7 +318,7 @@ fn a_first_miss_of_many_builds_once() {
         give(sink, 2, Ids::Numbers(vec![5]), vec![1.0, 0.0])
     });
     let settings = Settings { consistency: Consistency::Frozen, ..exact(Metric::L2) };
-    let lake = lake(settings, &[backend.clone()]);
+    let lake = lake(settings, vec![backend.clone()]);
     let target = lake.find(None, "docs").unwrap();
     let barrier = Barrier::new(8);
     std::thread::scope(|scope| {
@@ -358,7 +365,7 @@ fn what_a_backend_gets_wrong_is_told_and_others_work_on() {
     let (good, _) = filled("good", "docs", 0..10, 3);
     let mut backends: Vec<Arc<dyn Backend>> = vec![good];
     backends.extend(cases.iter().map(|(_, _, backend)| backend.clone() as Arc<dyn Backend>));
-    let lake = lake(exact(Metric::L2), &backends);
+    let lake = lake(exact(Metric::L2), backends);
     for (name, kind, _) in &cases {
         let error = find(&lake, &Target::new(name, "docs"), &[1.0], 3).expect_err(name);
         assert_eq!(error.kind(), *kind, "{name}: {error}");
@@ -378,7 +385,7 @@ fn a_source_that_changes_while_it_is_read_is_read_again() {
         give(sink, 2, Ids::Numbers(vec![pull]), vec![1.0, 0.0])?;
         if pull < 2 { Err(Error::new(ErrorKind::Backend, "changed while it was read")) } else { Ok(()) }
     });
-    let lake = lake(exact(Metric::L2), &[backend]);
+    let lake = lake(exact(Metric::L2), vec![backend]);
     assert_eq!(ids(&find(&lake, &Target::new("moving", "docs"), &[1.0, 0.0], 3).unwrap()), [2]);
 }
 
@@ -389,7 +396,7 @@ fn a_search_ends_at_its_deadline_and_what_it_waited_for_is_not_lost() {
         give(sink, 2, Ids::Numbers(vec![5]), vec![1.0, 0.0])
     });
     let settings = Settings { consistency: Consistency::Frozen, ..exact(Metric::L2) };
-    let lake = lake(settings, &[backend.clone()]);
+    let lake = lake(settings, vec![backend.clone()]);
     let target = Target::new("slow", "docs");
     let began = Instant::now();
     let search = Search { deadline: Some(began + Duration::from_millis(30)), ..Search::new(1) };
@@ -421,7 +428,7 @@ fn the_cache_keeps_to_its_bounds_and_what_was_evicted_is_built_again() {
     }
     let bounds = [(Some(60_000), None), (None, Some(3)), (Some(60_000), Some(3))];
     for (max_bytes, max_entries) in bounds {
-        let lake = lake(Settings { max_bytes, max_entries, ..exact(Metric::L2) }, &[backend.clone()]);
+        let lake = lake(Settings { max_bytes, max_entries, ..exact(Metric::L2) }, vec![backend.clone()]);
         let pinned = Target::new("many", "c7");
         lake.pin(&pinned, true).unwrap();
         for round in 0..60 {
@@ -434,7 +441,7 @@ fn the_cache_keeps_to_its_bounds_and_what_was_evicted_is_built_again() {
         assert!(lake.stats().evictions > 10);
         assert!(lake.is_cached(&pinned), "what is pinned stays");
     }
-    let small = lake(Settings { max_bytes: Some(1000), ..exact(Metric::L2) }, &[backend]);
+    let small = lake(Settings { max_bytes: Some(1000), ..exact(Metric::L2) }, vec![backend]);
     let error = find(&small, &Target::new("many", "c1"), &[0.1; DIM], 5).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Lake);
     assert!(error.to_string().contains("max_cache_bytes"), "{error}");
@@ -446,7 +453,7 @@ fn the_same_data_in_two_places_is_kept_once_until_one_of_them_changes() {
         Scripted::new(name, |sink, _| give(sink, 2, Ids::Numbers(vec![1, 2]), vec![1.0, 0.0, 0.0, 1.0]))
     };
     let (one, two) = (same("one"), same("two"));
-    let lake = lake(exact(Metric::L2), &[one.clone(), two.clone()]);
+    let lake = lake(exact(Metric::L2), vec![one.clone(), two.clone()]);
     for name in ["one", "two"] {
         assert_eq!(ids(&find(&lake, &Target::new(name, "docs"), &[1.0, 0.0], 1).unwrap()), [1]);
     }
@@ -476,9 +483,10 @@ fn a_federated_answer_is_that_of_one_index_over_all() {
         backends.push(replica);
         let settings = exact(Metric::Cosine);
         let whole = FlatIndex::build(&vectors, DIM, Some(&names), &settings.params, &Job::new()).unwrap();
-        let lake = lake(settings, &backends);
+        let count = backends.len();
+        let lake = lake(settings, backends);
         let targets = lake.find_all(None, "docs").unwrap();
-        assert_eq!(targets.len(), backends.len());
+        assert_eq!(targets.len(), count);
         for _ in 0..10 {
             let query = random.gaussians(1, DIM);
             let search = Search { options: all(10), ..Search::new(10) };
@@ -500,7 +508,7 @@ fn a_part_that_fails_fails_the_whole_or_is_reported_as_one_wishes() {
         std::thread::sleep(Duration::from_secs(2));
         give(sink, DIM, Ids::Numbers(vec![1]), vec![0.0; DIM])
     });
-    let lake = lake(exact(Metric::L2), &[good, bad, slow]);
+    let lake = lake(exact(Metric::L2), vec![good, bad, slow]);
     let targets = lake.find_all(None, "docs").unwrap();
     let began = Instant::now();
     let search = Search { deadline: Some(began + Duration::from_millis(200)), ..Search::new(5) };
@@ -527,7 +535,7 @@ fn a_part_that_fails_fails_the_whole_or_is_reported_as_one_wishes() {
 #[test]
 fn a_search_among_ids_finds_all_of_them_and_nothing_else() {
     let (backend, _) = filled("hot", "docs", 0..500, 9);
-    let lake = lake(exact(Metric::L2), &[backend]);
+    let lake = lake(exact(Metric::L2), vec![backend]);
     let target = lake.find(None, "docs").unwrap();
     let among = Where::Ids(Ids::Numbers(vec![3, 77, 400, 9999]));
     let search = Search { among: Some(among), ..Search::new(10) };
@@ -542,8 +550,9 @@ fn a_search_among_ids_finds_all_of_them_and_nothing_else() {
 
 #[test]
 fn rows_with_names_come_go_and_keep_their_names() {
-    let state: Arc<Mutex<(u64, BTreeMap<String, Vec<f32>>)>> = Arc::default();
-    struct Named(Arc<Mutex<(u64, BTreeMap<String, Vec<f32>>)>>);
+    type All = (u64, BTreeMap<String, Vec<f32>>);
+    let state: Arc<Mutex<All>> = Arc::default();
+    struct Named(Arc<Mutex<All>>);
     impl Backend for Named {
         fn name(&self) -> &str {
             "named"
@@ -591,7 +600,7 @@ fn rows_with_names_come_go_and_keep_their_names() {
             }))
         }
     }
-    let lake = lake(exact(Metric::L2), &[Arc::new(Named(state.clone()))]);
+    let lake = lake(exact(Metric::L2), vec![Arc::new(Named(state.clone()))]);
     let target = Target::new("named", "docs");
     assert_eq!(find(&lake, &target, &[0.0; DIM], 3).unwrap(), []);
     let mut random = Random::new(3);
@@ -626,7 +635,7 @@ fn rows_with_names_come_go_and_keep_their_names() {
 fn backends_come_and_go() {
     let (one, _) = filled("one", "docs", 0..5, 1);
     let (two, _) = filled("two", "docs", 5..9, 2);
-    let lake = lake(exact(Metric::L2), &[one.clone(), two]);
+    let lake = lake(exact(Metric::L2), vec![one.clone(), two]);
     assert_eq!(lake.register(one).unwrap_err().kind(), ErrorKind::InvalidArgument);
     let error = lake.find(None, "docs").unwrap_err();
     assert!(error.to_string().contains("search_federated"), "{error}");

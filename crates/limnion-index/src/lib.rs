@@ -41,6 +41,7 @@ mod top;
 pub use builder::{Builder, sample_rows};
 pub use file::Verify;
 pub use flat::FlatIndex;
+pub use limnion_simd::huge_pages;
 pub use originals::{Matrix, Originals};
 pub use params::{Params, Precision, SearchOptions};
 pub use recommend::{Recommendation, recommend};

@@ -78,6 +78,8 @@ impl Sink for Gathering<'_> {
                 format!("{}: no memory for {} vectors of {}", self.place, description.rows, description.dim);
             Error::new(ErrorKind::Backend, message)
         })?;
+        // The index keeps this very array where it keeps originals as they came, and searches jump about in it.
+        limnion_index::huge_pages(&vectors);
         let description = Description { metric: Some(metric), ..description.clone() };
         self.got = Some(Gathered { description, ids: Ids::Numbers(Vec::new()), vectors });
         Ok(())

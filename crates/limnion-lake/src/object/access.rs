@@ -3,12 +3,12 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::ops::Range;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use limnion_types::{Error, ErrorKind, Job, Result};
 use object_store::path::Path;
+#[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
 use object_store::retry::{RetryContext, RetryFailure, RetryPolicy};
 use object_store::{
     GetOptions, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt, PutMultipartOptions, PutPayload,
@@ -98,12 +98,17 @@ impl Trouble {
 pub(crate) type Answer<T> = std::result::Result<T, Trouble>;
 
 /// Lets a part of an upload be sent again.
+#[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
 #[derive(Debug)]
 struct PartsAgain(Patience);
 
+#[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
 impl RetryPolicy for PartsAgain {
     // As `async_trait` writes it.
-    fn retry<'a, 'b>(&'a self, context: RetryContext) -> Pin<Box<dyn Future<Output = bool> + Send + 'b>>
+    fn retry<'a, 'b>(
+        &'a self,
+        context: RetryContext,
+    ) -> std::pin::Pin<Box<dyn Future<Output = bool> + Send + 'b>>
     where
         'a: 'b,
         Self: 'b,
@@ -245,7 +250,9 @@ impl Access {
         patience: Patience,
     ) -> Answer<()> {
         let upload = Self::patiently(patience, || async {
-            let options = PutMultipartOptions::default().with_retry_policy(Arc::new(PartsAgain(patience)));
+            let options = PutMultipartOptions::default();
+            #[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
+            let options = options.with_retry_policy(Arc::new(PartsAgain(patience)));
             Ok::<Box<dyn MultipartUpload>, Trouble>(store.put_multipart_opts(key, options).await?)
         })
         .await?;

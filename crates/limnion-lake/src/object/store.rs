@@ -201,7 +201,8 @@ impl Recipe {
             _ => Err(invalid(format!(
                 "url: this limnion was built without support for {}://",
                 self.url.scheme()
-            ))),
+            ))
+            .suggest("build it from its source with the feature `clouds`")),
         }
     }
 

@@ -95,6 +95,17 @@ pub(crate) fn query_factor(metric: Metric, level: Level, query: &[f32]) -> f32 {
     if metric == Metric::Cosine { inverse_length(level, query) } else { 1.0 }
 }
 
+/// The largest key of a row within a distance; a little more than that where rounding could hide one.
+pub(crate) fn key_within(metric: Metric, radius: f32) -> f32 {
+    match metric {
+        Metric::L2 if radius < 0.0 => f32::MIN,
+        Metric::L2 => (radius * radius * (1.0 + 4.0 * f32::EPSILON)).clamp(f32::MIN_POSITIVE, f32::MAX),
+        Metric::InnerProduct => radius,
+        Metric::Cosine if radius < 0.0 => f32::MIN,
+        Metric::Cosine => 2.0 * radius.min(2.0),
+    }
+}
+
 /// The hit that a key stands for.
 pub(crate) fn hit(metric: Metric, Ranked { key, id }: Ranked) -> Hit {
     let (score, distance) = match metric {

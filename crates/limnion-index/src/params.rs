@@ -83,12 +83,15 @@ pub struct SearchOptions<'a> {
     pub rerank_factor: Option<u32>,
     /// The rows that may be found; all unless told.
     pub selection: Option<&'a Selection>,
+    /// How far a hit may be, as [`limnion_types::Hit::distance`]. With it fewer than k come back where fewer are that near, and
+    /// a search is the quicker the fewer rows can be: who knows a bound gives it.
+    pub radius: Option<f32>,
 }
 
 impl SearchOptions<'_> {
     /// The `k` nearest of all rows.
     pub fn new(k: usize) -> Self {
-        Self { k, recall: None, rerank_factor: None, selection: None }
+        Self { k, recall: None, rerank_factor: None, selection: None, radius: None }
     }
 }
 
@@ -111,6 +114,9 @@ impl SearchOptions<'_> {
     pub(crate) fn plan(&self, params: &Params) -> Result<Plan> {
         if self.k == 0 {
             return Err(invalid("k must be at least 1, got 0".to_owned()));
+        }
+        if let Some(radius) = self.radius.filter(|radius| !radius.is_finite()) {
+            return Err(invalid(format!("radius must be a finite number, got {radius}")));
         }
         if let Some(recall) = self.recall {
             check_recall(recall, params)?;

@@ -17,7 +17,7 @@ use limnion_types::{Hit, Job, Result};
 use rayon::prelude::*;
 
 use crate::codes::Codes;
-use crate::exact::{Exact, hit, query_factor};
+use crate::exact::{Exact, hit, key_within, query_factor};
 use crate::flat::FlatIndex;
 use crate::params::{Plan, SearchOptions};
 use crate::selection::Selection;
@@ -49,7 +49,7 @@ impl FlatIndex {
         let plan = self.plan(options)?;
         self.check_query(query)?;
         self.verify_for(plan)?;
-        let mut searches = [Search::new(self, query, options.k, plan)];
+        let mut searches = [Search::new(self, query, options, plan)];
         self.run(&mut searches, plan, options.selection);
         let [search] = searches;
         Ok(search.finish())
@@ -76,7 +76,7 @@ impl FlatIndex {
                 job.check()?;
                 let mut searches: Vec<_> = group
                     .chunks_exact(self.dim)
-                    .map(|query| Search::new(self, query, options.k, plan))
+                    .map(|query| Search::new(self, query, options, plan))
                     .collect();
                 self.run(&mut searches, plan, options.selection);
                 job.advance(searches.len() as u64);
@@ -155,6 +155,7 @@ fn scan_codes(codes: &Codes, searches: &mut [Search<'_>], selection: Option<&Sel
 struct Search<'a> {
     index: &'a FlatIndex,
     plan: Plan,
+    radius: Option<f32>,
     top: Top,
     exact: Option<Exact<'a>>,
     coded: Option<Coded<'a>>,
@@ -175,12 +176,14 @@ struct Coded<'a> {
 }
 
 impl<'a> Search<'a> {
-    fn new(index: &'a FlatIndex, query: &'a [f32], k: usize, plan: Plan) -> Self {
+    fn new(index: &'a FlatIndex, query: &'a [f32], options: &SearchOptions<'_>, plan: Plan) -> Self {
+        let SearchOptions { k, radius, .. } = *options;
         let coded = match (plan, &index.codes) {
             (Plan::Exact, _) | (_, None) => None,
             (_, Some(codes)) => Some(Coded::new(codes, index, query, k)),
         };
-        Self { index, plan, top: Top::new(k), exact: Exact::new(index, query), coded }
+        let limit = radius.map_or(f32::MAX, |radius| key_within(index.params.metric, radius));
+        Self { index, plan, radius, top: Top::new(k, limit), exact: Exact::new(index, query), coded }
     }
 
     /// The query's part of the next pass over the codes.
@@ -202,7 +205,7 @@ impl<'a> Search<'a> {
 
     /// Works off the survivors once there is no room for more, or at the end.
     fn drain(&mut self, end: bool) {
-        let Self { index, plan, top, exact, coded: Some(coded) } = self else { return };
+        let Self { index, plan, top, exact, coded: Some(coded), .. } = self else { return };
         if !end && !coded.survivors.is_full() {
             return;
         }
@@ -259,7 +262,8 @@ impl<'a> Search<'a> {
 
     fn finish(self) -> Vec<Hit> {
         let metric = self.index.params.metric;
-        self.top.into_sorted().into_iter().map(|ranked| hit(metric, ranked)).collect()
+        let hits = self.top.into_sorted().into_iter().map(|ranked| hit(metric, ranked));
+        hits.filter(|hit| self.radius.is_none_or(|radius| hit.distance <= radius)).collect()
     }
 }
 

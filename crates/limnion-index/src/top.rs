@@ -39,9 +39,10 @@ pub(crate) struct Top {
 }
 
 impl Top {
-    pub(crate) fn new(k: usize) -> Self {
+    /// The `k` best of those whose key is not above a limit.
+    pub(crate) fn new(k: usize, limit: f32) -> Self {
         // A k beyond any number of rows must not reserve memory for it.
-        Self { k, heap: BinaryHeap::with_capacity(k.min(1024)), limit: f32::MAX }
+        Self { k, heap: BinaryHeap::with_capacity(k.min(1024)), limit }
     }
 
     /// How many are kept.
@@ -49,7 +50,7 @@ impl Top {
         self.k
     }
 
-    /// The key that the next row must not exceed: the worst kept one, or the largest number while there is room.
+    /// The key that the next row must not exceed: the worst kept one, or that of the beginning while there is room.
     pub(crate) fn limit(&self) -> f32 {
         self.limit
     }
@@ -85,8 +86,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_best_are_kept_in_order_and_ties_go_to_the_lower_id() {
-        let mut top = Top::new(3);
+    fn the_best_within_the_limit_are_kept_in_order_and_ties_go_to_the_lower_id() {
+        let mut top = Top::new(3, 2.5);
         for (key, id) in [(2.0, 9), (1.0, 7), (3.0, 1), (1.0, 5), (2.0, 4), (2.0, 8)] {
             top.offer(key, || id);
         }

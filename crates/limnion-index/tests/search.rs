@@ -218,6 +218,35 @@ fn a_selection_is_kept_exactly_and_gives_k_hits_whenever_k_rows_are_allowed() {
 }
 
 #[test]
+fn a_radius_keeps_what_is_beyond_it_out_and_what_is_at_it_in() {
+    let (dim, rows) = (64, 3000);
+    let mut random = Random::new(16);
+    let vectors = random.clustered(rows, dim, 20);
+    for metric in [Metric::L2, Metric::Cosine, Metric::InnerProduct] {
+        for (bits, originals) in KINDS {
+            let index = build(&vectors, dim, &params(metric, bits, originals));
+            for _ in 0..20 {
+                let query = random.clustered(1, dim, 20);
+                // So sure that no bound rules out what another would not.
+                let refines = bits > 1 || (bits == 1 && originals.is_some());
+                let sure = SearchOptions { recall: refines.then_some(0.99999), ..SearchOptions::new(30) };
+                let without = index.search(&query, &sure).expect("a good query");
+                for reach in [0, 4, 29] {
+                    let radius = without[reach].distance;
+                    let options = SearchOptions { radius: Some(radius), ..sure };
+                    let hits = index.search(&query, &options).expect("a good query");
+                    let expected: Vec<_> =
+                        without.iter().filter(|hit| hit.distance <= radius).copied().collect();
+                    assert_eq!(hits, expected, "{metric}, {bits} bits, {originals:?}");
+                }
+                let nothing = SearchOptions { radius: Some(-1e9), ..SearchOptions::new(3) };
+                assert_eq!(index.search(&query, &nothing).expect("a good query"), []);
+            }
+        }
+    }
+}
+
+#[test]
 fn equal_vectors_come_back_in_the_order_of_their_ids() {
     let dim = 64;
     let row: Vec<f32> = (0..dim).map(|i| i as f32).collect();
@@ -293,6 +322,7 @@ fn options_that_cannot_be_had_are_refused_with_a_reason() {
     let options = SearchOptions::new(5);
     for (index, options, word) in [
         (&plus, SearchOptions { k: 0, ..options }, "k must"),
+        (&plus, SearchOptions { radius: Some(f32::NAN), ..options }, "radius"),
         (&plus, SearchOptions { recall: Some(0.0), ..options }, "recall"),
         (&plus, SearchOptions { recall: Some(f32::NAN), ..options }, "recall"),
         (&plus, SearchOptions { recall: Some(0.9), rerank_factor: Some(2), ..options }, "one of them"),

@@ -184,15 +184,18 @@ pub struct Options {
     pub recall: Option<f32>,
     /// Looks closely at exactly k × this many rows, in place of the bound.
     pub rerank_factor: Option<u32>,
+    /// How far a hit may be.
+    pub radius: Option<f32>,
 }
 
 impl Options {
     /// The `k` nearest rows.
     pub fn new(k: usize) -> Self {
-        Self { k, recall: None, rerank_factor: None }
+        Self { k, recall: None, rerank_factor: None, radius: None }
     }
 
     pub(crate) fn among<'a>(&self, selection: Option<&'a limnion_index::Selection>) -> SearchOptions<'a> {
-        SearchOptions { k: self.k, recall: self.recall, rerank_factor: self.rerank_factor, selection }
+        let Self { k, recall, rerank_factor, radius } = *self;
+        SearchOptions { k, recall, rerank_factor, selection, radius }
     }
 }

@@ -9,8 +9,11 @@ use rayon::prelude::*;
 use crate::backend::Ids;
 use crate::entry::Options;
 use crate::flight::{TICK, late};
-use crate::lake::{Lake, LakeHit, Ready, Search};
+use crate::lake::{Lake, LakeHit, Ready, Search, Where, cache_miss};
 use crate::slot::Target;
+
+/// To read so many bytes takes about as long as to wake a thread a few times.
+const SMALL: usize = 16 << 20;
 
 /// What becomes of a question that a part of the backends does not answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -44,8 +47,8 @@ pub struct Part {
     pub error: Option<Error>,
 }
 
-/// How many hits each of `shards` collections is asked for, so that the best k of all are among them where each one's own
-/// answer is an estimate: k + √(k ln shards), at most 4k.
+/// How many hits each of `shards` collections is asked for where it looks closely at a fixed number of rows, so that the best
+/// k of all are among those: k + √(k ln shards), at most 4k.
 pub(crate) fn over_request(k: usize, shards: usize) -> usize {
     if shards <= 1 || k == 0 {
         return k;
@@ -63,9 +66,9 @@ impl Lake {
     /// The nearest rows of several collections together, best first; ties go to the lower id. Where an id is found in
     /// several of them, as in replicas, the nearest one counts.
     ///
-    /// Each collection is made ready on a thread of its own, all under the one deadline; the searches run in parallel.
-    /// Collections whose answers are exact (they keep their originals) are asked for k hits each, which makes the merged
-    /// answer exact; the others for k + √(k ln n).
+    /// Each collection is made ready on a thread of its own, all under the one deadline. The largest is searched first: what
+    /// it finds bounds the search of the others. They run in parallel where there is much to read, else one after the other
+    /// with the bound of all before.
     ///
     /// # Errors
     /// As [`Lake::search`], of the first collection in order that fails, unless [`OnError::Partial`]; then only where all
@@ -78,62 +81,181 @@ impl Lake {
         on_error: OnError,
         job: &Job,
     ) -> Result<Federated> {
-        let began = Instant::now();
-        // Everybody who has to wait for a backend begins to, before anybody is waited for.
-        let begun: Vec<Option<Begun>> = targets
-            .iter()
-            .map(|target| (targets.len() > 1 && !search.cached_only).then(|| Begun::new(self, target)))
-            .collect();
-        let ready = targets.iter().zip(begun).map(|(target, begun)| match begun {
-            None => (self.ready_for(target, search, job), began.elapsed()),
-            Some(begun) => match begun.wait(search.deadline, job) {
-                Ok((ready, at)) => {
-                    let waited = at.saturating_duration_since(began);
-                    let selecting = Instant::now();
-                    (self.among(target, ready, search, job), waited + selecting.elapsed())
-                }
-                Err(error) => (Err(error), began.elapsed()),
-            },
-        });
-        let ready: Vec<(Prepared, Duration)> = ready.collect();
-        job.check()?;
-        let mut metrics = ready.iter().filter_map(|(ready, _)| Some(ready.as_ref().ok()?.0.metric()));
-        if let Some(first) = metrics.next()
-            && let Some(other) = metrics.find(|metric| *metric != first)
-        {
-            return Err(incomparable(first, other));
+        let fleet = self.board(targets, search).wait(job);
+        let work = || fleet.search(query, &search.options, on_error, job);
+        if fleet.is_small() {
+            return work();
         }
-        let shards = ready.len();
-        let answer = |(ready, waited): &(Prepared, Duration)| -> Answer {
-            let began = Instant::now();
-            let hits = match ready {
-                Ok((ready, among)) => {
-                    ready.search(query, &of_shard(&search.options, ready, shards), among.as_ref())
-                }
-                Err(error) => Err(error.clone()),
-            };
-            (hits, *waited + began.elapsed())
-        };
-        let work = || ready.par_iter().map(answer).collect::<Vec<Answer>>();
-        let answers = crate::executor::install(self.executor(), work).ok_or_else(lost)?;
-        let mut report = Vec::with_capacity(shards);
-        let mut hits = Vec::new();
-        for (target, (answer, time)) in targets.iter().zip(answers) {
-            let (found, error) = match answer {
-                Ok(found) => (found, None),
-                Err(error) if is_of_the_question(&error) || on_error == OnError::Raise => return Err(error),
-                Err(error) => (Vec::new(), Some(error)),
-            };
-            report.push(Part { target: target.clone(), hits: found.len(), time, error });
-            hits.extend(found);
-        }
-        if let Some(error) = report.first().and_then(|part| part.error.clone())
-            && report.iter().all(|part| part.error.is_some())
-        {
-            return Err(error);
-        }
-        Ok(Federated { hits: merge(hits, search.options.k), report })
+        crate::executor::install(self.executor(), work).ok_or_else(lost)?
     }
+
+    /// Has several collections made ready for a search, all at once; nobody waits here.
+    pub fn board(&self, targets: &[Target], search: &Search) -> Boarding {
+        let began = Instant::now();
+        let begun = |target: &Target| {
+            let ready = if search.cached_only && !self.is_cached(target) {
+                Coming::There(Err(cache_miss(target)), began)
+            } else {
+                Coming::begin(self, target)
+            };
+            (target.clone(), ready)
+        };
+        let coming = targets.iter().map(begun).collect();
+        Boarding { lake: self.clone(), search: search.clone(), began, coming }
+    }
+}
+
+/// Several collections that are being made ready.
+pub struct Boarding {
+    lake: Lake,
+    search: Search,
+    began: Instant,
+    coming: Vec<(Target, Coming)>,
+}
+
+impl Boarding {
+    /// Whether [`Boarding::wait`] would not wait.
+    pub fn is_ready(&self) -> bool {
+        !matches!(self.search.among, Some(Where::Matching(_)))
+            && self.coming.iter().all(|(_, coming)| matches!(coming, Coming::There(..)))
+    }
+
+    /// Waits until all of them can be searched, or have failed, or are late.
+    pub fn wait(self, job: &Job) -> Fleet {
+        let Self { lake, search, began, coming } = self;
+        let ship = |(target, coming): (Target, Coming)| match coming.wait(search.deadline, job) {
+            Ok((ready, at)) => {
+                let waited = at.saturating_duration_since(began);
+                let selecting = Instant::now();
+                let ready = lake.among(&target, ready, &search, job);
+                Ship { target, ready, time: waited + selecting.elapsed() }
+            }
+            Err(error) => Ship { target, ready: Err(error), time: began.elapsed() },
+        };
+        Fleet { ships: coming.into_iter().map(ship).collect() }
+    }
+}
+
+/// Several collections that are ready to be searched together.
+pub struct Fleet {
+    ships: Vec<Ship>,
+}
+
+struct Ship {
+    target: Target,
+    ready: Prepared,
+    /// How long it took to get ready.
+    time: Duration,
+}
+
+impl Fleet {
+    /// About how many bytes a search reads.
+    pub fn scan_bytes(&self) -> usize {
+        self.ready().map(Ready::scan_bytes).sum()
+    }
+
+    fn ready(&self) -> impl Iterator<Item = &Ready> {
+        self.ships.iter().filter_map(|ship| Some(&ship.ready.as_ref().ok()?.0))
+    }
+
+    /// Whether a search is done by one thread: to wake others would take as long.
+    pub fn is_small(&self) -> bool {
+        self.scan_bytes() <= SMALL
+    }
+
+    /// [`Lake::search_federated`] of what is ready: on the calling thread, or parallel on the current pool if it is not small.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn search(
+        &self,
+        query: &[f32],
+        options: &Options,
+        on_error: OnError,
+        job: &Job,
+    ) -> Result<Federated> {
+        self.check_metrics()?;
+        // Who comes when depends on the rows alone, and so does what is found.
+        let mut order: Vec<usize> = (0..self.ships.len()).collect();
+        order.sort_by_key(|&at| std::cmp::Reverse(self.ships.get(at).map(Ship::rows)));
+        let (leader, others) = order.split_at(1.min(order.len()));
+        let width = if self.is_small() { 1 } else { others.len().max(1) };
+        let mut answers: Vec<Option<Answer>> = vec![None; self.ships.len()];
+        let mut best: Vec<LakeHit> = Vec::new();
+        for round in std::iter::once(leader).chain(others.chunks(width)) {
+            job.check()?;
+            let bounded = Options { radius: worst(&best, options.k).or(options.radius), ..*options };
+            let ask = |at: usize| Some((at, self.ships.get(at)?.search(query, &bounded, self.ships.len())));
+            let found: Vec<(usize, Answer)> = match round {
+                [only] => ask(*only).into_iter().collect(),
+                several => several.par_iter().filter_map(|&at| ask(at)).collect(),
+            };
+            for (at, answer) in found {
+                best.extend_from_slice(answer.0.as_deref().unwrap_or_default());
+                if let Some(place) = answers.get_mut(at) {
+                    *place = Some(answer);
+                }
+            }
+            best = merge(best, options.k);
+        }
+        let mut report = Vec::with_capacity(self.ships.len());
+        for (ship, answer) in self.ships.iter().zip(answers) {
+            let (answer, time) = answer.ok_or_else(lost)?;
+            let error = match &answer {
+                Ok(_) => None,
+                Err(error) if is_of_the_question(error) || on_error == OnError::Raise => {
+                    return Err(error.clone());
+                }
+                Err(error) => Some(error.clone()),
+            };
+            let hits = answer.map_or(0, |hits| hits.len());
+            report.push(Part { target: ship.target.clone(), hits, time, error });
+        }
+        match report.first().and_then(|part| part.error.clone()) {
+            Some(error) if report.iter().all(|part| part.error.is_some()) => Err(error),
+            _ => Ok(Federated { hits: best, report }),
+        }
+    }
+
+    fn check_metrics(&self) -> Result<()> {
+        let mut metrics = self.ready().map(Ready::metric);
+        match metrics.next().and_then(|first| Some((first, metrics.find(|metric| *metric != first)?))) {
+            Some((first, other)) => Err(incomparable(first, other)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Ship {
+    fn rows(&self) -> usize {
+        self.ready.as_ref().map_or(0, |(ready, _)| ready.len())
+    }
+
+    fn search(&self, query: &[f32], options: &Options, ships: usize) -> Answer {
+        let began = Instant::now();
+        let hits = match &self.ready {
+            Ok((ready, among)) => ready.search(query, &of_shard(options, ships), among.as_ref()),
+            Err(error) => Err(error.clone()),
+        };
+        (hits, self.time + began.elapsed())
+    }
+}
+
+fn of_shard(options: &Options, shards: usize) -> Options {
+    match options.rerank_factor {
+        None => *options,
+        Some(factor) => Options {
+            k: over_request(options.k, shards),
+            rerank_factor: Some(shard_rerank(factor, shards)),
+            ..*options
+        },
+    }
+}
+
+/// How far the answer of all reaches at most, where k rows are known already.
+fn worst(best: &[LakeHit], k: usize) -> Option<f32> {
+    let last = k.checked_sub(1).and_then(|last| best.get(last));
+    last.map(|hit| hit.distance)
 }
 
 /// What a collection is searched with.
@@ -142,22 +264,32 @@ type Prepared = Result<(Ready, Option<Ids>)>;
 /// What it found, and how long that took.
 type Answer = (Result<Vec<LakeHit>>, Duration);
 
-/// A collection that is being made ready.
-struct Begun(Receiver<(Result<Ready>, Instant)>);
+/// A collection that is being made ready, and the moment at which it was.
+enum Coming {
+    There(Result<Ready>, Instant),
+    Later(Receiver<(Result<Ready>, Instant)>),
+}
 
-impl Begun {
-    fn new(lake: &Lake, target: &Target) -> Self {
+impl Coming {
+    fn begin(lake: &Lake, target: &Target) -> Self {
         let (sender, receiver) = channel();
         // Nobody listens any more where somebody else has failed.
         lake.prepare_then(target, move |ready| drop(sender.send((ready, Instant::now()))));
-        Self(receiver)
+        match receiver.try_recv() {
+            Ok((ready, at)) => Self::There(ready, at),
+            Err(_) => Self::Later(receiver),
+        }
     }
 
     /// The index, and when it was there. What is there already counts, even after the deadline.
     fn wait(self, deadline: Option<Instant>, job: &Job) -> Result<(Ready, Instant)> {
+        let receiver = match self {
+            Self::There(ready, at) => return ready.map(|ready| (ready, at)),
+            Self::Later(receiver) => receiver,
+        };
         loop {
             let left = deadline.map_or(TICK, |deadline| deadline.saturating_duration_since(Instant::now()));
-            match self.0.recv_timeout(left.min(TICK)) {
+            match receiver.recv_timeout(left.min(TICK)) {
                 Ok((ready, at)) => return ready.map(|ready| (ready, at)),
                 Err(RecvTimeoutError::Disconnected) => return Err(lost()),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -173,15 +305,6 @@ impl Begun {
 /// Errors that every collection would give: no part of an answer is of use then.
 fn is_of_the_question(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::InvalidArgument | ErrorKind::InvalidType | ErrorKind::Cancelled)
-}
-
-fn of_shard(options: &Options, ready: &Ready, shards: usize) -> Options {
-    let estimates = options.rerank_factor.is_some() || !ready.is_exact();
-    Options {
-        k: if estimates { over_request(options.k, shards) } else { options.k },
-        rerank_factor: options.rerank_factor.map(|factor| shard_rerank(factor, shards)),
-        ..*options
-    }
 }
 
 /// The best `k`, each id once.
@@ -215,6 +338,6 @@ mod tests {
         assert_eq!(asked, [10, 13, 14, 14, 15, 16]);
         assert_eq!([2, 16, 1_000_000].map(|shards| over_request(1, shards)), [2, 3, 4]);
         assert_eq!(over_request(0, 8), 0);
-        assert_eq!([2, 3, 4, 5, 100].map(|shards| shard_rerank(20, shards)), [10, 6, 5, 5, 5]);
+        assert_eq!([1, 2, 3, 4, 5, 100].map(|shards| shard_rerank(20, shards)), [20, 10, 6, 5, 5, 5]);
     }
 }

@@ -194,11 +194,6 @@ impl Ready {
         body.len() * if params.bits == 0 { dim * 4 } else { dim / 8 + 6 }
     }
 
-    /// Whether hits are measured on the original vectors.
-    pub(crate) fn is_exact(&self) -> bool {
-        self.entry.read().origin.params.originals.is_some()
-    }
-
     /// How near two vectors are.
     pub fn metric(&self) -> Metric {
         self.entry.read().metric()
@@ -358,6 +353,19 @@ impl Lake {
                 format!("the collection {collection:?} is in the backends {}", having.join(", ")),
             )
             .suggest("name one with backend=, or search all of them with search_federated")),
+        }
+    }
+
+    /// [`Lake::find_all`] without asking a backend; `None` where that is needed.
+    pub fn known_all(&self, backends: Option<&[String]>, collection: &str) -> Option<Vec<Target>> {
+        let slots = read(&self.inner.slots);
+        let known = |name: &str| {
+            let target = Target::new(name, collection);
+            slots.contains_key(&target).then_some(target)
+        };
+        match backends {
+            Some(names) => names.iter().map(|name| known(name)).collect(),
+            None => read(&self.inner.backends).keys().map(|name| known(name)).collect(),
         }
     }
 
@@ -542,9 +550,7 @@ impl Lake {
         job: &Job,
     ) -> Result<(Ready, Option<Ids>)> {
         if search.cached_only && !self.is_cached(target) {
-            let message = format!("no index of {target} is in memory");
-            return Err(Error::new(ErrorKind::CacheMiss, message)
-                .suggest("build it with prime, or search without cached_only"));
+            return Err(cache_miss(target));
         }
         let ready = self.prepare(target, search.deadline, job)?;
         self.among(target, ready, search, job)
@@ -693,7 +699,13 @@ impl Inner {
         let inner: Weak<Self> = Arc::downgrade(self);
         let work = move || {
             let outcome = match inner.upgrade() {
-                Some(inner) => inner.renew(&pilot.slot, &*backend),
+                Some(inner) => {
+                    let renewed = inner.renew(&pilot.slot, &*backend);
+                    if renewed.as_ref().is_err_and(|error| error.kind() == ErrorKind::UnknownCollection) {
+                        inner.forget(&pilot.slot);
+                    }
+                    renewed
+                }
                 None => Err(Error::new(ErrorKind::Lake, "the lake is gone")),
             };
             pilot.land(outcome);
@@ -825,6 +837,14 @@ impl Inner {
         self.release(slot.take_number());
     }
 
+    /// A collection that is not there leaves nothing behind, unless somebody has set something for it.
+    fn forget(&self, slot: &Slot) {
+        self.drop_entry(slot);
+        if !slot.is_set() {
+            write(&self.slots).remove(&slot.target);
+        }
+    }
+
     fn release(&self, number: Option<Number>) {
         let Some(number) = number else { return };
         if let Some(entry) = self.cache.peek(number)
@@ -860,6 +880,11 @@ impl Drop for Pilot {
         let lost = names::failed(&self.slot.target.backend, "it panicked");
         self.slot.land(&self.flight, Err(lost));
     }
+}
+
+pub(crate) fn cache_miss(target: &Target) -> Error {
+    Error::new(ErrorKind::CacheMiss, format!("no index of {target} is in memory"))
+        .suggest("build it with prime, or search without cached_only")
 }
 
 fn lost() -> Error {

@@ -35,7 +35,7 @@ pub use bundle::{BundleGeneration, LakeBundle, Notes, RefreshResult};
 pub use consistency::Consistency;
 pub use entry::Options;
 pub use executor::{Executor, Global};
-pub use federation::{Federated, OnError, Part};
+pub use federation::{Boarding, Federated, Fleet, OnError, Part};
 pub use formats::{Columns, Format, rows_of_batches};
 pub use fs::{FsBackend, FsOptions, write_rows};
 pub use history::History;

@@ -143,6 +143,12 @@ impl Slot {
         self.state().consistency = consistency;
     }
 
+    /// Whether somebody has set something for this collection alone.
+    pub(crate) fn is_set(&self) -> bool {
+        let state = self.state();
+        state.pinned || state.consistency.is_some()
+    }
+
     pub(crate) fn pinned(&self) -> bool {
         self.state().pinned
     }

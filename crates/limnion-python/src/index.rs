@@ -99,6 +99,7 @@ impl Request {
             recall: self.recall,
             rerank_factor: self.rerank_factor,
             selection: selection.as_ref(),
+            radius: None,
         })
     }
 }

@@ -161,9 +161,9 @@ pub(crate) fn search(
     cached_only: Option<Given<'_, '_>>,
 ) -> PyResult<Search> {
     let options = Options {
-        k: k.map_or(Ok(10), |k| args::count("k", k))?,
         recall: recall.map(|recall| args::number("recall", recall)).transpose()?,
         rerank_factor: rerank_factor.map(|factor| args::small("rerank_factor", factor)).transpose()?,
+        ..Options::new(k.map_or(Ok(10), |k| args::count("k", k))?)
     };
     let cached_only = match cached_only.map(|given| (given, given.cast::<PyBool>())) {
         None => false,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
-use limnion_lake::{LakeHit, OnError, Part, Ready, Search, Target, Where};
+use limnion_lake::{Boarding, Federated, Fleet, LakeHit, OnError, Part, Ready, Search, Target, Where};
 use limnion_types::{Error, ErrorKind, Job, Result};
 use pyo3::prelude::*;
 
@@ -298,14 +298,52 @@ impl Ask for Inquiry {
 
     fn ask(mut self, sure: Sure, then: Then) {
         self.search.deadline = sure.deadline;
-        let work = move || {
-            let lake = self.home.lake()?;
-            let targets = lake.find_all(self.backends.as_deref(), &self.collection)?;
-            let Some(query) = &self.query else { return Ok(Answer::Targets(targets)) };
-            let found = lake.search_federated(&targets, query, &self.search, self.on_error, &sure.job)?;
-            Ok(Answer::Federated(found.hits, found.report))
+        match self.boarding() {
+            Err(error) => then(Err(error)),
+            Ok(Some(boarding)) if boarding.is_ready() => {
+                let fleet = boarding.wait(&sure.job);
+                let job = sure.job.clone();
+                if fleet.is_small() && fleet.scan_bytes() <= sure.asker.bytes {
+                    return then(self.compute(&fleet, &job));
+                }
+                pool::spawn(move || self.compute(&fleet, &job), then);
+            }
+            Ok(boarding) => errand(move || self.compute_slowly(boarding, &sure.job), then),
+        }
+    }
+}
+
+impl Inquiry {
+    /// The collections on their way, where backends need not be asked which they are.
+    fn boarding(&self) -> Result<Option<Boarding>> {
+        let lake = self.home.lake()?;
+        let known =
+            self.query.as_ref().and_then(|_| lake.known_all(self.backends.as_deref(), &self.collection));
+        Ok(known.map(|targets| lake.board(&targets, &self.search)))
+    }
+
+    fn compute(&self, fleet: &Fleet, job: &Job) -> Result<Answer> {
+        let query = self.query.as_deref().unwrap_or_default();
+        let Federated { hits, report } = fleet.search(query, &self.search.options, self.on_error, job)?;
+        Ok(Answer::Federated(hits, report))
+    }
+
+    fn compute_slowly(&self, boarding: Option<Boarding>, job: &Job) -> Result<Answer> {
+        let boarding = match boarding {
+            Some(boarding) => boarding,
+            None => {
+                let lake = self.home.lake()?;
+                let targets = lake.find_all(self.backends.as_deref(), &self.collection)?;
+                if self.query.is_none() {
+                    return Ok(Answer::Targets(targets));
+                }
+                lake.board(&targets, &self.search)
+            }
         };
-        errand(work, then);
+        let fleet = boarding.wait(job);
+        let mut answer = Err(late(self.timeout));
+        pool::install(&mut || answer = self.compute(&fleet, job));
+        answer
     }
 }
 

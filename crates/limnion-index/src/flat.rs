@@ -333,7 +333,10 @@ impl FlatIndex {
     }
 
     /// Checks the checksums of whatever lies in a mapped file and has not been looked at yet.
-    pub(crate) fn verify(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// `CorruptFile`.
+    pub fn verify(&self) -> Result<()> {
         self.codes.as_ref().map_or(Ok(()), Codes::verify)?;
         self.originals.as_ref().map_or(Ok(()), Originals::verify)?;
         self.inverse_lengths.as_ref().map_or(Ok(()), |kept| kept.verify("lengths"))?;

@@ -6,20 +6,22 @@
 //! ```text
 //! bundle.json                what it is (below), at most 64 KiB
 //! index-WITNESS.limn         the index, as limnion-index writes it; left out where there are no rows
-//! names-WITNESS.bin          where ids are names: for each the index's id (u64), its length (u32), and its UTF-8 bytes
+//! names-WITNESS.bin          where ids are names: for each id of the index from 0 on the length of its name (u32), all ones
+//!                            where no row has it, and the name's UTF-8 bytes
 //! ```
 //!
 //! Numbers are little-endian, WITNESS the first 16 digits of the witness. On a shelf with several bundles each piece has a
 //! prefix. The bundle before stays until the next one is published: who is reading it comes to an end.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use limnion_index::{FlatIndex, Params, Precision, Source, Verify};
 use limnion_types::{Error, ErrorKind, Job, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::backend::Generation;
+use crate::backend::{Description, Generation};
 use crate::entry::{Body, Origin};
 use crate::labels::Labels;
 use crate::lake::Lake;
@@ -34,6 +36,8 @@ const RULAKE: &str = "table.rulake.json";
 const VERSION: u32 = 3;
 const MANIFEST_BYTES: u64 = 64 << 10;
 const TEXT_BYTES: usize = 4 << 10;
+/// The length of a name that is none.
+const FREE: u32 = u32::MAX;
 
 /// What a published index is, and what it was built from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -71,6 +75,9 @@ pub struct LakeBundle {
     /// Whether ids are names.
     #[serde(default)]
     pub has_names: bool,
+    /// BLAKE3 over the piece with the names, in hexadecimal; empty without.
+    #[serde(default)]
+    pub names_digest: String,
     /// A user's word on personal data in it.
     #[serde(default)]
     pub pii_policy: Option<String>,
@@ -185,6 +192,30 @@ impl LakeBundle {
         Ok(bundle)
     }
 
+    /// Whether the rows on a shelf are those that this manifest is of: all of them are read. A bundle of ruLake has no rows;
+    /// of that the manifest is looked at.
+    ///
+    /// # Errors
+    /// `WitnessMismatch` where they are others, or not whole; `CacheMiss` where there is no bundle; `Lake`.
+    pub fn verify_on(&self, shelf: &dyn Shelf) -> Result<()> {
+        self.verify()?;
+        let there = Self::read(shelf)?.ok_or_else(|| no_bundle(shelf))?;
+        if there.witness != self.witness {
+            let message = format!(
+                "the bundle in {} has the witness {}, and this one has {}",
+                shelf.place(),
+                there.witness,
+                self.witness
+            );
+            return Err(Error::new(ErrorKind::WitnessMismatch, message)
+                .suggest("another one has been published there since: read it anew"));
+        }
+        if self.format_version == VERSION {
+            self.body(shelf, "", true)?;
+        }
+        Ok(())
+    }
+
     /// Whether the manifest is what its witness says.
     ///
     /// # Errors
@@ -257,6 +288,7 @@ impl LakeBundle {
             content: Witness::from_bytes(content).to_string(),
             witness: Witness::new(&claim).to_string(),
             has_names: matches!(body.labels, Labels::Names { .. }),
+            names_digest: String::new(),
             pii_policy: notes.pii_policy,
             lineage_id: notes.lineage_id,
             memory_class: notes.memory_class,
@@ -294,7 +326,11 @@ impl LakeBundle {
         let labels = if self.has_names {
             let name = self.names_name(prefix);
             let bytes = shelf.get(&name, u64::MAX)?.ok_or_else(|| missing(&name))?;
-            read_names(&bytes, self.rows).ok_or_else(|| mismatch(format!("{place}/{name} is damaged")))?
+            let whole = digest(&bytes) == self.names_digest;
+            whole
+                .then(|| read_names(&bytes, self.rows))
+                .flatten()
+                .ok_or_else(|| mismatch(format!("{place}/{name} is damaged")))?
         } else {
             Labels::Numbers
         };
@@ -324,8 +360,15 @@ impl Lake {
     ///
     /// # Errors
     /// As [`Lake::prepare`], and `Lake` where the shelf cannot be written.
-    pub fn publish(&self, target: &Target, shelf: &dyn Shelf, notes: Notes, job: &Job) -> Result<LakeBundle> {
-        let ready = self.prepare(target, None, job)?;
+    pub fn publish(
+        &self,
+        target: &Target,
+        shelf: &dyn Shelf,
+        notes: Notes,
+        deadline: Option<Instant>,
+        job: &Job,
+    ) -> Result<LakeBundle> {
+        let ready = self.prepare(target, deadline, job)?;
         publish(&ready.body(), shelf, "", notes)
     }
 
@@ -358,60 +401,118 @@ impl Lake {
     }
 
     /// Takes a published index for a collection, instead of building one. From then on it is looked after as if it had been
-    /// built here: where the backend has moved on, it is brought up to date.
+    /// built here: where the backend has moved on, it is brought up to date. `verify` looks at all of it now, else when it
+    /// is first used: one that turns out damaged then is built anew.
     ///
     /// # Errors
-    /// `WitnessMismatch` where it is not whole, `CacheMiss` where there is no bundle.
+    /// `WitnessMismatch` where it is not whole, or of other data than the backend's; `InvalidArgument` where it was built
+    /// in another way than this lake builds; `CacheMiss` where there is no bundle; `Lake`; what the backend raises.
     pub fn take(&self, target: &Target, shelf: &dyn Shelf, verify: bool) -> Result<LakeBundle> {
-        let bundle = LakeBundle::read(shelf)?.ok_or_else(|| {
-            Error::new(ErrorKind::CacheMiss, format!("there is no bundle in {}", shelf.place()))
-                .suggest("publish one there with publish_bundle")
-        })?;
-        self.adopt_body(target, bundle.body(shelf, "", verify)?)?;
+        let bundle = LakeBundle::read(shelf)?.ok_or_else(|| no_bundle(shelf))?;
+        let described = self.backend(&target.backend)?.describe(&target.collection)?;
+        let body = bundle.body(shelf, "", verify)?;
+        if let Some(why) = misfit(&body.origin, &described, &self.settings().params) {
+            return Err(why.within(format!("the bundle in {}", shelf.place())));
+        }
+        self.adopt_body(target, body)?;
         Ok(bundle)
     }
 
-    /// Writes all indexes in memory to a shelf, for [`Lake::warm_from`], and says how many.
+    /// Writes all indexes in memory to a shelf, for [`Lake::warm_from`], and gives their collections. What was there of others
+    /// stays there.
     ///
     /// # Errors
     /// `Lake` where the shelf cannot be written.
-    pub fn save_to(&self, shelf: &dyn Shelf, job: &Job) -> Result<usize> {
-        let mut saved = 0;
+    pub fn save_to(&self, shelf: &dyn Shelf, job: &Job) -> Result<Vec<Target>> {
+        let mut saved = Vec::new();
         for target in self.targets() {
             job.check()?;
             let Some(body) = self.cached(&target) else { continue };
-            publish(&body, shelf, &prefix(&target), Notes::default())?;
-            saved += 1;
+            match publish(&body, shelf, &prefix(&target), Notes::default()) {
+                Ok(_) => saved.push(target),
+                // It lies in a damaged file, and is built anew by the next search.
+                Err(error) if error.kind() == ErrorKind::CorruptFile => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(saved)
     }
 
-    /// Takes the indexes that [`Lake::save_to`] wrote, of backends that are registered, and says how many. Those that cannot be
-    /// used are left out, and built when they are needed.
+    /// Takes the indexes that [`Lake::save_to`] wrote. No backend is asked, and of the indexes little more than their headers
+    /// is read: whether they are whole, and of the data that the backend has, is looked at when they are first used, and
+    /// those that are not are built anew.
+    ///
+    /// Those that cannot be used are left out, and told of, as are those of backends that the lake does not have. An index that
+    /// is in memory already stays there.
     ///
     /// # Errors
-    /// `Lake` where the shelf cannot be read.
-    pub fn warm_from(&self, shelf: &dyn Shelf, job: &Job) -> Result<usize> {
-        let mut warmed = 0;
+    /// `Lake` where the shelf cannot be listed.
+    pub fn warm_from(&self, shelf: &dyn Shelf, job: &Job) -> Result<Warmed> {
+        let mut warmed = Warmed::default();
         for name in shelf.list()? {
             job.check()?;
             let Some(target) = name.strip_suffix(MANIFEST).and_then(parse_prefix) else { continue };
-            if self.backend(&target.backend).is_err() {
+            let prefix = prefix(&target);
+            if self.is_cached(&target) {
+                warmed.loaded.push(target);
                 continue;
             }
-            let prefix = prefix(&target);
-            let taken = LakeBundle::read_with(shelf, &prefix).and_then(|bundle| match bundle {
-                Some(bundle) => self.adopt_body(&target, bundle.body(shelf, &prefix, false)?),
-                None => Ok(()),
+            let taken = self.backend(&target.backend).and_then(|_| {
+                let bundle = LakeBundle::read_with(shelf, &prefix)?.ok_or_else(|| no_bundle(shelf))?;
+                self.adopt_body(&target, bundle.body(shelf, &prefix, false)?)
             });
             match taken {
-                Ok(()) => warmed += 1,
-                Err(error) if error.kind() == ErrorKind::WitnessMismatch => {}
-                Err(error) => return Err(error),
+                Ok(()) => warmed.loaded.push(target),
+                Err(error) => warmed.skipped.push((target, error)),
             }
         }
         Ok(warmed)
     }
+}
+
+/// What has come of warming a lake.
+#[derive(Debug, Clone, Default)]
+pub struct Warmed {
+    /// The collections whose indexes are in memory now.
+    pub loaded: Vec<Target>,
+    /// Those that were left out, and why.
+    pub skipped: Vec<(Target, Error)>,
+}
+
+/// Why an index that was not built here is none for a collection, where it is not.
+pub(crate) fn misfit(origin: &Origin, described: &Description, params: &Params) -> Option<Error> {
+    if origin.source != described.source {
+        let message = format!("it is of {}, and the backend has {}", origin.source, described.source);
+        return Some(mismatch(message));
+    }
+    let wanted = Params { metric: described.metric.unwrap_or(params.metric), ..params.clone() };
+    if origin.params != wanted {
+        let told = |params: &Params| {
+            let originals = params.originals.map_or("none", Precision::as_str);
+            format!(
+                "metric={}, bits={}, originals={originals}, rotation_seed={}, rerank_factor={}",
+                params.metric,
+                params.bits,
+                params.seed,
+                params.rerank_factor.map_or_else(|| "none".to_owned(), |factor| factor.to_string())
+            )
+        };
+        let message =
+            format!("it was built with {}, and the lake has {}", told(&origin.params), told(&wanted));
+        return Some(
+            Error::new(ErrorKind::InvalidArgument, message).suggest("make the lake with the same settings"),
+        );
+    }
+    None
+}
+
+fn no_bundle(shelf: &dyn Shelf) -> Error {
+    Error::new(ErrorKind::CacheMiss, format!("there is no bundle in {}", shelf.place()))
+        .suggest("publish one there with publish_bundle")
+}
+
+fn digest(bytes: &[u8]) -> String {
+    blake3::hash(bytes).to_hex().to_string()
 }
 
 fn publish(body: &Body, shelf: &dyn Shelf, prefix: &str, notes: Notes) -> Result<LakeBundle> {
@@ -420,13 +521,15 @@ fn publish(body: &Body, shelf: &dyn Shelf, prefix: &str, notes: Notes) -> Result
         let message = format!("what is said of a bundle must have at most {TEXT_BYTES} bytes");
         return Err(Error::new(ErrorKind::InvalidArgument, message));
     }
-    let bundle = LakeBundle::of(body, notes)?;
+    let mut bundle = LakeBundle::of(body, notes)?;
+    let names = write_names(&body.labels);
+    bundle.names_digest = names.as_deref().map(digest).unwrap_or_default();
     let before = LakeBundle::read_with(shelf, prefix).ok().flatten();
     if let Some(index) = &body.index {
         shelf.put_index(&bundle.index_name(prefix), index)?;
     }
-    if let (Labels::Names { .. }, Some(index)) = (&body.labels, &body.index) {
-        shelf.put(&bundle.names_name(prefix), &write_names(index, &body.labels))?;
+    if let Some(names) = names {
+        shelf.put(&bundle.names_name(prefix), &names)?;
     }
     let manifest = serde_json::to_vec_pretty(&bundle)
         .map_err(|error| Error::new(ErrorKind::Internal, format!("no manifest can be written: {error}")))?;
@@ -461,45 +564,47 @@ fn parse_prefix(prefix: &str) -> Option<Target> {
     Some(Target::new(&names::decode(backend)?, &names::decode(collection)?))
 }
 
-fn write_names(index: &FlatIndex, labels: &Labels) -> Vec<u8> {
+/// The names in the order of their places; `None` where ids are numbers.
+fn write_names(labels: &Labels) -> Option<Vec<u8>> {
+    let Labels::Names { names, free, .. } = labels else { return None };
+    let free: HashSet<u64> = free.iter().copied().collect();
     let mut bytes = Vec::new();
-    for id in index.ids() {
-        let name = labels.id(id).to_string();
-        bytes.extend_from_slice(&id.to_le_bytes());
+    for (place, name) in (0..).zip(names) {
+        if free.contains(&place) {
+            bytes.extend_from_slice(&FREE.to_le_bytes());
+            continue;
+        }
         bytes.extend_from_slice(&(name.len() as u32).to_le_bytes());
         bytes.extend_from_slice(name.as_bytes());
     }
-    bytes
+    Some(bytes)
 }
 
 /// `None` for what [`write_names`] never wrote.
 fn read_names(mut bytes: &[u8], rows: u64) -> Option<Labels> {
-    let mut pairs: HashMap<u64, Arc<str>> = HashMap::new();
+    let nobody: Arc<str> = "".into();
+    let room = usize::try_from(rows).ok()?.min(bytes.len() / 4);
+    let (mut names, mut free) = (Vec::with_capacity(room), Vec::new());
+    let mut places: HashMap<Arc<str>, u64> = HashMap::with_capacity(room);
     while !bytes.is_empty() {
-        let (id, rest) = bytes.split_first_chunk::<8>()?;
-        let (length, rest) = rest.split_first_chunk::<4>()?;
-        let length = u32::from_le_bytes(*length) as usize;
-        let name = std::str::from_utf8(rest.get(..length)?).ok()?;
-        if pairs.insert(u64::from_le_bytes(*id), name.into()).is_some() {
-            return None;
+        let (length, rest) = bytes.split_first_chunk::<4>()?;
+        let place = names.len() as u64;
+        match u32::from_le_bytes(*length) {
+            FREE => {
+                free.push(place);
+                names.push(nobody.clone());
+                bytes = rest;
+            }
+            length => {
+                let (name, rest) = rest.split_at_checked(length as usize)?;
+                let name: Arc<str> = std::str::from_utf8(name).ok()?.into();
+                if places.insert(name.clone(), place).is_some() {
+                    return None;
+                }
+                names.push(name);
+                bytes = rest;
+            }
         }
-        bytes = rest.get(length..)?;
     }
-    let last = pairs.keys().max().map_or(0, |last| last.saturating_add(1));
-    // Places are reused as rows go, so that there are never many more places than there were rows at some time.
-    if pairs.len() as u64 != rows || last > u64::from(u32::MAX) {
-        return None;
-    }
-    let mut names: Vec<Arc<str>> = Vec::new();
-    let (mut places, mut free) = (HashMap::with_capacity(pairs.len()), Vec::new());
-    for id in 0..last {
-        let name = pairs.remove(&id);
-        match &name {
-            Some(name) if places.insert(name.clone(), id).is_some() => return None,
-            Some(_) => {}
-            None => free.push(id),
-        }
-        names.push(name.unwrap_or_else(|| "".into()));
-    }
-    Some(Labels::Names { names, places, free })
+    (places.len() as u64 == rows).then_some(Labels::Names { names, places, free })
 }

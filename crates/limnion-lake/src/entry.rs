@@ -39,6 +39,8 @@ pub(crate) struct Entry {
     /// How many collections have it: one that is shared is not changed.
     pub(crate) users: AtomicUsize,
     pub(crate) pinned: AtomicBool,
+    /// Whether it is whole and of the backend's data: what was built here is, what came from a file has yet to be looked at.
+    proven: AtomicBool,
     bytes: AtomicUsize,
 }
 
@@ -111,6 +113,21 @@ impl Body {
         labelled
     }
 
+    /// Looks at the checksums of what lies in a file and has not been looked at yet.
+    pub(crate) fn verify(&self) -> Result<()> {
+        self.index.as_ref().map_or(Ok(()), FlatIndex::verify)
+    }
+
+    /// Whether there is a row of this id; an error for an id of the other kind.
+    pub(crate) fn has(&self, id: &Id) -> Result<bool> {
+        let ids = match id {
+            Id::Number(number) => Ids::Numbers(vec![*number]),
+            Id::Name(name) => Ids::Names(vec![name.clone()]),
+        };
+        let inside = self.labels.known(&ids)?;
+        Ok(self.index.as_ref().is_some_and(|index| inside.iter().any(|&id| index.contains(id))))
+    }
+
     /// Whether changes can be worked in.
     pub(crate) fn takes(&self, changes: &Changes) -> bool {
         let after = self.len() + changes.upserts.ids.len();
@@ -154,7 +171,26 @@ impl Body {
 impl Entry {
     pub(crate) fn new(body: Body) -> Self {
         let bytes = AtomicUsize::new(body.bytes());
-        Self { body: RwLock::new(body), users: AtomicUsize::new(0), pinned: AtomicBool::new(false), bytes }
+        Self {
+            body: RwLock::new(body),
+            users: AtomicUsize::new(0),
+            pinned: AtomicBool::new(false),
+            proven: AtomicBool::new(true),
+            bytes,
+        }
+    }
+
+    /// One that came from a file.
+    pub(crate) fn unproven(body: Body) -> Self {
+        Self { proven: AtomicBool::new(false), ..Self::new(body) }
+    }
+
+    pub(crate) fn is_proven(&self) -> bool {
+        self.proven.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_proven(&self) {
+        self.proven.store(true, Ordering::Release);
     }
 
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, Body> {

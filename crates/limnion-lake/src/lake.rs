@@ -10,6 +10,7 @@ use limnion_index::Params;
 use limnion_types::{Error, ErrorKind, Filter, Job, Metric, Result};
 
 use crate::backend::{Backend, Generation, Id, Ids};
+use crate::bundle;
 use crate::cache::{EntryCache, Number};
 use crate::consistency::Consistency;
 use crate::entry::{Body, Entry, Options};
@@ -207,6 +208,10 @@ impl Ready {
     /// Whether it has none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    pub(crate) fn entry(&self) -> &Entry {
+        &self.entry
     }
 
     pub(crate) fn body(&self) -> Body {
@@ -604,7 +609,7 @@ impl Lake {
     /// Takes a body that was not built here as the index of a collection.
     pub(crate) fn adopt_body(&self, target: &Target, body: Body) -> Result<()> {
         let slot = self.inner.slot(target)?;
-        self.inner.install(&slot, body, slot.epoch())?;
+        self.inner.install(&slot, Entry::unproven(body), slot.epoch())?;
         Ok(())
     }
 
@@ -665,6 +670,9 @@ impl Inner {
             };
             return Ok(Look::Wait(self.fly(&slot, backend), since));
         };
+        if !entry.is_proven() {
+            return Ok(Look::Wait(self.fly(&slot, self.backend(&target.backend)?), slot.born()));
+        }
         let since = match slot.consistency(self.settings.consistency) {
             Consistency::Frozen => return Ok(slot.hit(entry)),
             Consistency::Eventual(ttl) => {
@@ -727,8 +735,9 @@ impl Inner {
         let collection = &*slot.target.collection;
         let (as_of, epoch) = (Instant::now(), slot.epoch());
         let cached = slot.number().and_then(|number| Some((number, self.cache.peek(number)?)));
-        if let Some((number, entry)) = cached {
-            let generation = backend.generation(collection)?;
+        if let Some((number, entry)) = cached
+            && let Some(generation) = self.generation_beside(slot, backend, &entry)?
+        {
             let mine = entry.read().origin.generation.clone();
             if generation == mine || self.work_in(slot, backend, (number, &entry), &mine, epoch)? {
                 slot.set_checked(as_of);
@@ -743,9 +752,32 @@ impl Inner {
         let began = Instant::now();
         let body = prime::prime(backend, collection, &self.settings.params, &*self.executor, &Job::new())?;
         slot.counters.primed(began.elapsed());
-        let entry = self.install(slot, body, epoch)?;
+        let entry = self.install(slot, Entry::new(body), epoch)?;
         slot.set_checked(as_of);
         Ok(Landed { entry, as_of })
+    }
+
+    /// The generation of the backend now; `None` where an entry that came from a file turns out to be of no use, and is dropped.
+    fn generation_beside(
+        &self,
+        slot: &Slot,
+        backend: &dyn Backend,
+        entry: &Entry,
+    ) -> Result<Option<Generation>> {
+        if entry.is_proven() {
+            return backend.generation(&slot.target.collection).map(Some);
+        }
+        let described = backend.describe(&slot.target.collection)?;
+        let body = entry.read();
+        let misfit = bundle::misfit(&body.origin, &described, &self.settings.params);
+        let is_of_use = misfit.is_none() && body.verify().is_ok();
+        drop(body);
+        if !is_of_use {
+            self.drop_entry(slot);
+            return Ok(None);
+        }
+        entry.set_proven();
+        Ok(Some(described.generation))
     }
 
     /// Works in what has changed since; `false` where everything has to be pulled.
@@ -785,7 +817,7 @@ impl Inner {
             let mut body = entry.read().clone();
             let work = || body.apply(changes, &Job::new());
             executor::install(&*self.executor, work).unwrap_or_else(|| Err(lost())).map_err(told)?;
-            self.install(slot, body, epoch)?;
+            self.install(slot, Entry::new(body), epoch)?;
         }
         slot.counters.updates.fetch_add(1, Ordering::Relaxed);
         Ok(true)
@@ -804,7 +836,7 @@ impl Inner {
         else {
             return Ok(None);
         };
-        let Some(entry) = self.cache.get(number) else { return Ok(None) };
+        let Some(entry) = self.cache.get(number).filter(|entry| entry.is_proven()) else { return Ok(None) };
         entry.users.fetch_add(1, Ordering::AcqRel);
         drop(origins);
         self.adopt(slot, number, epoch);
@@ -812,10 +844,13 @@ impl Inner {
         Ok(Some(entry))
     }
 
-    /// Makes a body the index of a collection.
-    fn install(&self, slot: &Slot, body: Body, epoch: u64) -> Result<Arc<Entry>> {
-        let origin = (body.origin.source.clone(), body.origin.generation.clone());
-        let entry = Arc::new(Entry::new(body));
+    /// Makes an entry the index of a collection.
+    fn install(&self, slot: &Slot, entry: Entry, epoch: u64) -> Result<Arc<Entry>> {
+        let origin = {
+            let body = entry.read();
+            (body.origin.source.clone(), body.origin.generation.clone())
+        };
+        let entry = Arc::new(entry);
         entry.users.store(1, Ordering::Release);
         entry.pinned.store(slot.pinned(), Ordering::Relaxed);
         let number = self.cache.insert(entry.clone()).map_err(|error| error.within(&slot.target))?;

@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use limnion_index::{Params, Precision};
 use limnion_lake::{
-    Folder, Global, Lake, LakeBundle, LakeHit, LocalBackend, Notes, RefreshResult, Search, Settings, Shelf,
-    Target,
+    Backend, Consistency, Folder, Global, Lake, LakeBundle, LakeHit, LocalBackend, Notes, RefreshResult,
+    Search, Settings, Shelf, StoreBackend, Target,
 };
+use limnion_store::{Batch, Body, Op, Options, Store, Vector};
 use limnion_testkit::Random;
 use limnion_types::{Error, ErrorKind, Job, Metric, Result};
 
@@ -24,6 +26,10 @@ fn lake(bits: u8, originals: Option<Precision>) -> (Lake, Arc<LocalBackend>, Tar
 }
 
 fn over(backend: Arc<LocalBackend>, bits: u8, originals: Option<Precision>) -> Lake {
+    with(backend, bits, originals)
+}
+
+fn with(backend: Arc<dyn Backend>, bits: u8, originals: Option<Precision>) -> Lake {
     let params = Params { bits, originals, ..Params::new(Metric::L2) };
     let lake = Lake::new(Settings { params, ..Settings::default() }, Arc::new(Global)).unwrap();
     lake.register(backend).unwrap();
@@ -45,7 +51,7 @@ fn a_published_index_is_taken_as_it_is_and_shared_until_the_data_moves_on() {
         assert_eq!(writer.refresh_from(&target, &shelf).unwrap(), RefreshResult::BundleMissing);
         let wanted = find(&writer, &target);
         let notes = Notes { lineage_id: Some("run 7".to_owned()), ..Notes::default() };
-        let bundle = writer.publish(&target, &shelf, notes, &Job::new()).unwrap();
+        let bundle = writer.publish(&target, &shelf, notes, None, &Job::new()).unwrap();
         assert_eq!(LakeBundle::read(&shelf).unwrap(), Some(bundle.clone()));
         assert_eq!(writer.refresh_from(&target, &shelf).unwrap(), RefreshResult::UpToDate);
         let reader = over(backend.clone(), bits, originals);
@@ -56,7 +62,7 @@ fn a_published_index_is_taken_as_it_is_and_shared_until_the_data_moves_on() {
         backend.upsert("docs", &[5], &[0.0; DIM], DIM).unwrap();
         find(&writer, &target);
         assert_eq!(reader.refresh_from(&target, &shelf).unwrap(), RefreshResult::UpToDate);
-        let next = writer.publish(&target, &shelf, Notes::default(), &Job::new()).unwrap();
+        let next = writer.publish(&target, &shelf, Notes::default(), None, &Job::new()).unwrap();
         assert_ne!(next.witness, bundle.witness);
         assert_eq!(reader.refresh_from(&target, &shelf).unwrap(), RefreshResult::Invalidated);
         assert!(!reader.is_cached(&target));
@@ -79,7 +85,7 @@ fn whatever_is_changed_in_a_bundle_is_noticed() {
     let shelf = Folder::new(place.path());
     let (lake, _, target) = lake(1, Some(Precision::F32));
     let wanted = find(&lake, &target);
-    lake.publish(&target, &shelf, Notes::default(), &Job::new()).unwrap();
+    lake.publish(&target, &shelf, Notes::default(), None, &Job::new()).unwrap();
     for name in shelf.list().unwrap() {
         let path = place.path().join(&name);
         let whole = std::fs::read(&path).unwrap();
@@ -180,7 +186,7 @@ fn a_publisher_that_dies_at_any_step_leaves_the_bundle_before_or_the_next_one() 
             if round == 2 {
                 shelf.left.store(steps, Ordering::SeqCst);
             }
-            let published = lake.publish(&target, &shelf, Notes::default(), &Job::new());
+            let published = lake.publish(&target, &shelf, Notes::default(), None, &Job::new());
             shelf.left.store(i64::MAX, Ordering::SeqCst);
             whole.extend(published.ok().map(|bundle| bundle.witness));
             let reader = over(backend.clone(), 1, Some(Precision::F32));
@@ -192,6 +198,84 @@ fn a_publisher_that_dies_at_any_step_leaves_the_bundle_before_or_the_next_one() 
     }
 }
 
+/// A lake over rows with names, some of which have come and gone.
+fn named() -> (Lake, Arc<StoreBackend>, Target) {
+    let store = Store::open(Options::memory()).unwrap();
+    let put = |key: String, numbers: &[f32]| Op::Put {
+        namespace: "docs".into(),
+        key: key.into(),
+        body: Body {
+            vectors: vec![Vector { name: "".into(), numbers: numbers.into() }],
+            ..Body::json(*b"{}")
+        },
+    };
+    let numbers = Random::new(2).gaussians(150, DIM);
+    let rows = numbers.chunks(DIM).enumerate().map(|(row, numbers)| put(format!("row {row}"), numbers));
+    store.write(Batch { ops: rows.collect(), ..Batch::default() }).unwrap();
+    let backend = Arc::new(StoreBackend::new("hot", store.clone()));
+    let lake = with(backend.clone(), 1, Some(Precision::F32));
+    let target = Target::new("hot", "docs");
+    find(&lake, &target);
+    let ops = (0..150)
+        .step_by(3)
+        .map(|row| Op::Delete { namespace: "docs".into(), key: format!("row {row}").into() })
+        .chain([put("é".to_owned(), &[0.3; DIM])]);
+    store.write(Batch { ops: ops.collect(), ..Batch::default() }).unwrap();
+    (lake, backend, target)
+}
+
+#[test]
+fn names_come_back_from_a_shelf() {
+    let place = tempfile::tempdir().unwrap();
+    let shelf = Folder::new(place.path());
+    let (lake, backend, target) = named();
+    let wanted = find(&lake, &target);
+    assert_eq!(wanted[0].id.to_string(), "é");
+    let bundle = lake.publish(&target, &shelf, Notes::default(), None, &Job::new()).unwrap();
+    assert_eq!((bundle.has_names, bundle.rows), (true, 101));
+    for verify in [true, false] {
+        let reader = with(backend.clone(), 1, Some(Precision::F32));
+        reader.take(&target, &shelf, verify).unwrap();
+        assert_eq!(find(&reader, &target), wanted);
+        assert_eq!(reader.stats().collections[0].primes, 0);
+    }
+    bundle.verify_on(&shelf).unwrap();
+    // A name that is changed is noticed, whether all is looked at or not.
+    let names = shelf.list().unwrap().into_iter().find(|name| name.starts_with("names-")).unwrap();
+    let whole = std::fs::read(place.path().join(&names)).unwrap();
+    for at in (0..whole.len()).step_by(7) {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 1;
+        std::fs::write(place.path().join(&names), &damaged).unwrap();
+        let error = lake.take(&target, &shelf, false).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::WitnessMismatch);
+        assert_eq!(bundle.verify_on(&shelf).unwrap_err().kind(), ErrorKind::WitnessMismatch);
+    }
+}
+
+#[test]
+fn a_bundle_is_only_taken_for_the_data_and_the_settings_that_it_is_of() {
+    let place = tempfile::tempdir().unwrap();
+    let shelf = Folder::new(place.path());
+    let (writer, backend, target) = lake(1, Some(Precision::F32));
+    assert_eq!(writer.take(&target, &shelf, true).unwrap_err().kind(), ErrorKind::CacheMiss);
+    let bundle = writer.publish(&target, &shelf, Notes::default(), None, &Job::new()).unwrap();
+    let other = LocalBackend::new("hot");
+    other.upsert("docs", &[1], &[1.0; DIM], DIM).unwrap();
+    let stranger = over(Arc::new(other), 1, Some(Precision::F32));
+    // Its generation has the same number, which says nothing.
+    assert_eq!(stranger.take(&target, &shelf, true).unwrap_err().kind(), ErrorKind::WitnessMismatch);
+    assert_eq!(find(&stranger, &target).len(), 1);
+    let finer = over(backend.clone(), 2, Some(Precision::F32));
+    let error = finer.take(&target, &shelf, true).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    assert!(error.message().contains("bits=1") && error.message().contains("bits=2"), "{error:?}");
+    backend.upsert("docs", &[5], &[0.0; DIM], DIM).unwrap();
+    let next = writer.publish(&target, &shelf, Notes::default(), None, &Job::new()).unwrap();
+    assert_eq!(bundle.verify_on(&shelf).unwrap_err().kind(), ErrorKind::WitnessMismatch);
+    next.verify_on(&shelf).unwrap();
+}
+
 #[test]
 fn a_lake_that_was_saved_is_warm_again_with_the_ids_it_had() {
     let place = tempfile::tempdir().unwrap();
@@ -201,9 +285,11 @@ fn a_lake_that_was_saved_is_warm_again_with_the_ids_it_had() {
     let wanted = find(&first, &target);
     let other = Target::new("hot", "other / docs");
     find(&first, &other);
-    assert_eq!(first.save_to(&shelf, &Job::new()).unwrap(), 2);
+    assert_eq!(first.save_to(&shelf, &Job::new()).unwrap(), [target.clone(), other.clone()]);
     let second = over(backend.clone(), 1, Some(Precision::F32));
-    assert_eq!(second.warm_from(&shelf, &Job::new()).unwrap(), 2);
+    let warmed = second.warm_from(&shelf, &Job::new()).unwrap();
+    assert_eq!(warmed.loaded, [target.clone(), other.clone()]);
+    assert!(warmed.skipped.is_empty());
     assert_eq!(find(&second, &target), wanted);
     assert_eq!(find(&second, &other).len(), 1);
     assert!(second.stats().collections.iter().all(|collection| collection.primes == 0));
@@ -215,8 +301,69 @@ fn a_lake_that_was_saved_is_warm_again_with_the_ids_it_had() {
     let damaged = std::fs::read_dir(place.path().join("cache")).unwrap().map(|entry| entry.unwrap().path());
     damaged.for_each(|path: std::path::PathBuf| spoil(&path));
     let third = over(backend, 1, Some(Precision::F32));
-    assert_eq!(third.warm_from(&shelf, &Job::new()).unwrap(), 0);
+    let warmed = third.warm_from(&shelf, &Job::new()).unwrap();
+    assert!(warmed.loaded.is_empty());
+    assert_eq!(warmed.skipped.len(), 2);
     assert_eq!(find(&third, &other).len(), 1);
+}
+
+#[test]
+fn whatever_is_changed_in_a_saved_cache_costs_time_and_no_answer() {
+    let place = tempfile::tempdir().unwrap();
+    let shelf = Folder::new(place.path());
+    let (first, backend, target) = lake(1, Some(Precision::F32));
+    let wanted = find(&first, &target);
+    first.save_to(&shelf, &Job::new()).unwrap();
+    let (mut warm, mut built) = (0, 0);
+    for name in shelf.list().unwrap() {
+        let path = place.path().join(&name);
+        let whole = std::fs::read(&path).unwrap();
+        for at in (0..whole.len()).step_by((whole.len() / 200).max(1)) {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 1;
+            std::fs::write(&path, &damaged).unwrap();
+            let lake = over(backend.clone(), 1, Some(Precision::F32));
+            let warmed = lake.warm_from(&shelf, &Job::new()).unwrap();
+            assert_eq!(find(&lake, &target), wanted, "{name} byte {at}: {warmed:?}");
+            let primes = lake.stats().collections[0].primes;
+            assert!(warmed.skipped.is_empty() || primes == 1);
+            (warm, built) = (warm + 1 - primes, built + primes);
+        }
+        std::fs::write(&path, &whole).unwrap();
+    }
+    assert!(built > 100 && warm > 0, "{built} were built, and {warm} were warm");
+}
+
+#[test]
+fn a_cache_of_other_data_or_other_settings_is_never_answered_from() {
+    let place = tempfile::tempdir().unwrap();
+    let shelf = Folder::new(place.path());
+    let (first, backend, target) = lake(1, Some(Precision::F32));
+    find(&first, &target);
+    first.save_to(&shelf, &Job::new()).unwrap();
+    for consistency in
+        [Consistency::Fresh, Consistency::Frozen, Consistency::Eventual(Duration::from_secs(9))]
+    {
+        // Another backend of the name, in a generation of the same number.
+        let other = LocalBackend::new("hot");
+        other.upsert("docs", &[1], &[1.0; DIM], DIM).unwrap();
+        let stranger = over(Arc::new(other), 1, Some(Precision::F32));
+        stranger.warm_from(&shelf, &Job::new()).unwrap();
+        stranger.set_consistency(&target, Some(consistency)).unwrap();
+        assert_eq!(find(&stranger, &target).len(), 1);
+        let finer = over(backend.clone(), 3, Some(Precision::F32));
+        finer.warm_from(&shelf, &Job::new()).unwrap();
+        finer.set_consistency(&target, Some(consistency)).unwrap();
+        find(&finer, &target);
+        assert_eq!(finer.stats().collections[0].primes, 1);
+    }
+    // One that is in memory already is not put back to what it was.
+    backend.upsert("docs", &[5], &[0.3; DIM], DIM).unwrap();
+    first.set_consistency(&target, Some(Consistency::Fresh)).unwrap();
+    assert_eq!(find(&first, &target)[0].id.to_string(), "5");
+    first.warm_from(&shelf, &Job::new()).unwrap();
+    first.set_consistency(&target, Some(Consistency::Frozen)).unwrap();
+    assert_eq!(find(&first, &target)[0].id.to_string(), "5");
 }
 
 fn spoil(path: &Path) {

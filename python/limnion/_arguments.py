@@ -7,11 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from limnion._native import Write
-from limnion.errors import ValidationError
-from limnion.records import Group
+from limnion.errors import DimensionMismatch, InvalidTypeError, ValidationError
+from limnion.records import Group, SimilarHit
 
 __all__ = [
+    "BUILTIN_MODEL",
     "MISSING",
+    "MODEL_FIELD",
     "NOTHING",
     "Rows",
     "alone",
@@ -20,10 +22,19 @@ __all__ = [
     "as_sort",
     "checked",
     "folder",
+    "of_model",
     "split",
+    "text_of",
+    "with_model",
 ]
 
 Rows = Iterable[tuple[str, str, Any]] | Mapping[str, Any] | Mapping[tuple[str, str], Any]
+
+MODEL_FIELD: Final = "embedding_model"
+"""The field of the metadata that names the model of the vector."""
+
+BUILTIN_MODEL: Final = "limnion-static-256"
+"""What `Embedder.builtin()` is called there."""
 
 
 class _Mark:
@@ -96,3 +107,47 @@ def as_group(key: Any, count: int, asked: list[tuple[str, str]], values: list[An
     for (function, field), value in zip(asked, values, strict=True):
         getattr(group, function)[field] = value
     return group
+
+
+def text_of(content: Any, text: str | None, where: str = "") -> str:
+    """What is to be embedded."""
+    found = content if text is None else text
+    if not isinstance(found, str):
+        raise ValidationError(
+            f"embedding must be given where there is no text to embed{where}, and the content is "
+            f"no string but {type(found).__name__}",
+            "pass embedding=, or text=",
+        )
+    return found
+
+
+def with_model(metadata: Mapping[str, Any] | None, model: str | None) -> Any:
+    """The metadata with the name of the model."""
+    metadata = as_dict(metadata)
+    if model is None or not (metadata is None or isinstance(metadata, dict)):
+        return metadata
+    if metadata is not None and metadata.get(MODEL_FIELD, model) != model:
+        raise ValidationError(
+            f"metadata must not say of the model what model= does not: {MODEL_FIELD!r} is "
+            f"{metadata[MODEL_FIELD]!r}, and model is {model!r}",
+            f"leave {MODEL_FIELD!r} out: it is written for you",
+        )
+    return {**(metadata or {}), MODEL_FIELD: model}
+
+
+def of_model(
+    hits: list[SimilarHit], model: str | None, hint: str, *, strict: bool = False
+) -> list[SimilarHit]:
+    """The hits, where their vectors are of the model that the query is of, as far as is known."""
+    if model is not None:
+        if not isinstance(model, str):
+            raise InvalidTypeError(f"model must be a string, got {type(model).__name__}")
+        for hit in hits:
+            found = hit.metadata.get(MODEL_FIELD)
+            if found != model and (strict or found is not None):
+                raise DimensionMismatch(
+                    f"query must be of the model of the vectors in {hit.namespace!r}, "
+                    f"{found!r}, got one of {model!r}",
+                    hint,
+                )
+    return hits

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from limnion.errors import ForkedProcessError
+from limnion.errors import ForkedProcessError, InvalidTypeError
 
 if TYPE_CHECKING:
-    from limnion._native import Request, Store
+    from collections.abc import Sequence
 
-__all__ = ["ask", "close", "wait"]
+    from limnion._native import Embedder, Request, Store
+    from limnion.types import EmbedFn, MatrixLike, VectorLike
+
+__all__ = ["ask", "close", "embedded", "embedded_batch", "wait"]
 
 T = TypeVar("T")
 
@@ -40,3 +43,42 @@ async def close(store: Store) -> None:
         await store.close()
     except ForkedProcessError:
         return
+
+
+async def embedded(text: str, embed_fn: EmbedFn | None) -> VectorLike:
+    """The vector of a text, by a function or by the embedder that comes along.
+
+    A plain function is called in a thread, so that it may take its time.
+    """
+    if embed_fn is None:
+        return await (await _builtin()).embed_async(text)
+    if not callable(embed_fn):
+        raise InvalidTypeError(
+            f"embed_fn must be a function of a text, got {type(embed_fn).__name__}"
+        )
+    import asyncio  # noqa: PLC0415 - `import limnion` is to be quick
+    import inspect  # noqa: PLC0415
+
+    is_quick = inspect.iscoroutinefunction(embed_fn)  # to call, that is
+    found = embed_fn(text) if is_quick else await asyncio.to_thread(embed_fn, text)
+    return await found if inspect.isawaitable(found) else found
+
+
+async def embedded_batch(texts: Sequence[str]) -> MatrixLike:
+    """The vectors of texts, by the embedder that comes along."""
+    return await (await _builtin()).embed_batch_async(texts)
+
+
+async def _builtin() -> Embedder:
+    import asyncio  # noqa: PLC0415
+
+    from limnion.embed import Embedder  # noqa: PLC0415
+
+    global _is_read  # noqa: PLW0603
+    if not _is_read:
+        await asyncio.to_thread(Embedder.builtin)
+        _is_read = True
+    return Embedder.builtin()
+
+
+_is_read = False

@@ -616,6 +616,46 @@ class Store:
     def delete(self, namespace: str, key: str, expect: Expect | None = None) -> Request[int]:
         """Deletes a record; gives how many that were."""
 
+    def embed(
+        self,
+        namespace: str,
+        key: str,
+        value: object,
+        vector: VectorLike,
+        model: str | None = None,
+        ttl: float | dt.timedelta | None = None,
+        metadata: dict[str, Any] | None = None,
+        text: str | None = None,
+        expect: Expect | None = None,
+    ) -> Request[int]:
+        """Writes a value with its vector, unless others are of another model; gives its version."""
+
+    def embed_batch(
+        self,
+        namespace: str,
+        keys: Iterable[str],
+        values: Iterable[Any],
+        vectors: MatrixLike,
+        model: str | None = None,
+        ttl: float | dt.timedelta | None = None,
+        metadata: Iterable[Any] | None = None,
+        texts: Iterable[str | None] | None = None,
+    ) -> Request[int]:
+        """`embed` of many, in one commit; gives its version."""
+
+    def similar(
+        self,
+        namespace: str,
+        query: VectorLike,
+        top_k: int,
+        threshold: float | None = None,
+        filter: dict[str, Any] | str | None = None,
+        as_of: AsOf | None = None,
+        vector_name: str | None = None,
+        recall: float | None = None,
+    ) -> Request[list[tuple[Record, float, float]]]:
+        """The records whose vectors are nearest, with score and distance."""
+
     def put_batch(
         self,
         rows: Iterable[tuple[Any, ...]] | Mapping[Any, Any],

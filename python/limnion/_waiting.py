@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from limnion.errors import ForkedProcessError
+from limnion.errors import ForkedProcessError, InvalidTypeError
 
 if TYPE_CHECKING:
-    from limnion._native import Request, Store
+    from collections.abc import Awaitable, Sequence
 
-__all__ = ["ask", "close", "wait"]
+    from limnion._native import Request, Store
+    from limnion.types import EmbedFn, MatrixLike, VectorLike
+
+__all__ = ["ask", "close", "embedded", "embedded_batch", "wait"]
 
 T = TypeVar("T")
 
@@ -30,3 +33,37 @@ def close(store: Store) -> None:
         store.close().wait()
     except ForkedProcessError:
         return
+
+
+def embedded(text: str, embed_fn: EmbedFn | None) -> VectorLike:
+    """The vector of a text, by a function or by the embedder that comes along.
+
+    A coroutine function runs in a loop of its own.
+    """
+    if embed_fn is None:
+        from limnion.embed import Embedder  # noqa: PLC0415 - `import limnion` is to be quick
+
+        return Embedder.builtin().embed(text)
+    if not callable(embed_fn):
+        raise InvalidTypeError(
+            f"embed_fn must be a function of a text, got {type(embed_fn).__name__}"
+        )
+    import inspect  # noqa: PLC0415
+
+    found = embed_fn(text)
+    if not inspect.isawaitable(found):
+        return found
+    import asyncio  # noqa: PLC0415
+
+    return asyncio.run(_awaited(found))
+
+
+async def _awaited(found: Awaitable[T]) -> T:
+    return await found
+
+
+def embedded_batch(texts: Sequence[str]) -> MatrixLike:
+    """The vectors of texts, by the embedder that comes along."""
+    from limnion.embed import Embedder  # noqa: PLC0415
+
+    return Embedder.builtin().embed_batch(texts)

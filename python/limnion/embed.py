@@ -19,4 +19,4 @@ from limnion._native import Embedder
 __all__ = ["Embedder"]
 
 BUILTIN: Final = Path(__file__).parent / "models" / "limnion-static-256"
-"""The folder of the built-in model."""
+"""The folder of the built-in model, which bears its name."""

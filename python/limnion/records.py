@@ -21,6 +21,7 @@ __all__ = [
     "NamespaceStats",
     "Record",
     "Records",
+    "SimilarHit",
     "Stats",
     "Tag",
     "TextHit",
@@ -133,6 +134,44 @@ class TextHit(NamedTuple):
     record: Record
     score: float
     """BM25: higher is better."""
+
+
+class SimilarHit(NamedTuple):
+    """A match of a vector search."""
+
+    record: Record
+    """The version whose vector it is."""
+
+    score: float
+    """The cosine, from -1 to 1: higher is better."""
+
+    distance: float
+    """1 - the cosine: lower is nearer."""
+
+    @property
+    def namespace(self) -> str:
+        """The namespace."""
+        return self.record.namespace
+
+    @property
+    def key(self) -> str:
+        """The key."""
+        return self.record.key
+
+    @property
+    def content(self) -> Any:
+        """The value of the record."""
+        return self.record.value
+
+    @property
+    def metadata(self) -> Any:
+        """The metadata of the record; an empty dict where none was given."""
+        return self.record.metadata
+
+    @property
+    def version(self) -> int:
+        """The number of the commit that wrote it."""
+        return self.record.version
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, overload
 
 from limnion import serializers
 from limnion._arguments import (
+    BUILTIN_MODEL,
     MISSING,
     NOTHING,
     Rows,
@@ -20,15 +21,19 @@ from limnion._arguments import (
     as_sort,
     checked,
     folder,
+    of_model,
     split,
+    text_of,
+    with_model,
 )
 from limnion._native import Hold, Record, Store, Write
-from limnion._waiting import ask, close, wait
+from limnion._waiting import ask, close, embedded, embedded_batch, wait
 from limnion.config import Config, options_of
 from limnion.diff import Diff, of_records
 from limnion.errors import (
     ConflictError,
     DatabaseClosedError,
+    DimensionMismatch,
     ForkedProcessError,
     KeyNotFoundError,
     NoValueAtTime,
@@ -43,6 +48,7 @@ from limnion.records import (
     MemoryTiers,
     NamespaceStats,
     Records,
+    SimilarHit,
     Stats,
     Tag,
     TextHit,
@@ -55,7 +61,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from limnion.types import AsOf, Expect, FilterLike, VectorLike
+    from limnion.types import AsOf, EmbedFn, Expect, FilterLike, MatrixLike, VectorLike
 
 __all__ = ["SyncDatabase", "SyncNamespace", "SyncSnapshot", "SyncTransaction", "SyncWatch"]
 
@@ -731,6 +737,233 @@ mean 'alice'? Similar keys: ['alice']
         rows = ask(self._store.text_search(namespace, query, limit, plain(filter), as_of))
         return [TextHit(*row) for row in rows]
 
+    # Vectors
+
+    def embed(
+        self,
+        namespace: str,
+        key: str,
+        content: Any,
+        embedding: VectorLike | None = None,
+        *,
+        model: str | None = None,
+        embed_fn: EmbedFn | None = None,
+        text: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        ttl: float | dt.timedelta | None = None,
+        expect: Expect | None = None,
+    ) -> int:
+        """Writes a record with its embedding, for `similar` to find it by, and gives its version.
+
+        It is `put` with a vector, and a watch over whose vectors lie in a namespace: all of one
+        dimension, and all of one model as far as that is said. The model is written into the
+        metadata of the record, as `embedding_model`.
+
+        Args:
+            namespace: The namespace.
+            key: The key.
+            content: The value of the record.
+            embedding: Its vector: a float32 array of shape (d,), a list or a tuple. Without one it
+                is made of `text`, or of a content that is a string.
+            model: What made the embedding.
+            embed_fn: Makes the embedding, given the text: a function, which is called in a thread,
+                or a coroutine function. `Embedder.builtin()` without.
+            text: What `text_search` looks at; what is embedded, where there is no `embedding`.
+            metadata: A dict of JSON to find the record by.
+            ttl: The record runs out after so many seconds.
+            expect: Write only where this holds, as in `put`.
+
+        Raises:
+            DimensionMismatch: where the namespace has embeddings of another model or dimension.
+            ValidationError: where there is nothing to embed.
+
+        >>> db.embed("docs", "1", {"title": "Lakes"}, embedding=[0.6, 0.8], model="tiny")
+        1
+        >>> db.embed("docs", "2", {"title": "Seas"}, embedding=[1, 2, 3], model="small")
+        Traceback (most recent call last):
+        limnion.errors.DimensionMismatch: embeddings in the namespace "docs" must all be of one \
+model: it has 2 dimensions of the model "tiny", got 3 dimensions of the model "small"; ...
+        >>> db.embed("notes", "1", "A lake lies in layers.")
+        2
+        """
+        if embedding is None:
+            words = text_of(content, text)
+            model = _model_of(model, embed_fn)
+            embedding = embedded(words, embed_fn)
+        request = self._store.embed(
+            namespace,
+            key,
+            content,
+            embedding,
+            model,
+            ttl,
+            with_model(metadata, model),
+            text,
+            expect,
+        )
+        return ask(request)
+
+    def embed_batch(
+        self,
+        namespace: str,
+        keys: Sequence[str],
+        contents: Sequence[Any],
+        embeddings: MatrixLike | None = None,
+        *,
+        model: str | None = None,
+        texts: Sequence[str | None] | None = None,
+        metadata: Sequence[Mapping[str, Any] | None] | None = None,
+        ttl: float | dt.timedelta | None = None,
+    ) -> int:
+        """`embed` of many records in one commit, all or none; gives its version.
+
+        Args:
+            namespace: The namespace.
+            keys: Their keys.
+            contents: Their values.
+            embeddings: Their vectors: a float32 array of shape (n, d). Without, the built-in
+                embedder makes them of `texts`, or of contents that are strings.
+            model: What made the embeddings.
+            texts: What `text_search` looks at, one a record.
+            metadata: A dict of JSON for each record.
+            ttl: The records run out after so many seconds.
+
+        >>> notes = ["A lake lies in layers.", "The invoice is due on Friday."]
+        >>> db.embed_batch("notes", ["1", "2"], notes)
+        1
+        >>> hits = db.similar_by_text("notes", "When do I have to pay?", top_k=1)
+        >>> hits[0].content
+        'The invoice is due on Friday.'
+        """
+        if embeddings is None:
+            words = [
+                text_of(content, None if texts is None else texts[at], f" (row {at})")
+                for at, content in enumerate(contents)
+            ]
+            model = _model_of(model, None)
+            embeddings = embedded_batch(words)
+        if model is not None:
+            given = [None] * len(contents) if metadata is None else metadata
+            metadata = [with_model(each, model) for each in given]
+        request = self._store.embed_batch(
+            namespace, keys, contents, embeddings, model, ttl, metadata, texts
+        )
+        return ask(request)
+
+    def similar(
+        self,
+        namespace: str,
+        query: VectorLike,
+        *,
+        top_k: int = 5,
+        threshold: float | None = None,
+        filter: FilterLike | None = None,
+        as_of: AsOf | None = None,
+        vector_name: str | None = None,
+        model: str | None = None,
+        recall: float | None = None,
+    ) -> list[SimilarHit]:
+        """The records whose vectors are most similar to `query`, by cosine, best first.
+
+        As many as `top_k` come back where as many match. Whatever was put before is found, with
+        `embed` or with `vector=`; a hit has the version whose vector it is.
+
+        The first search of a namespace builds an index over it, which takes memory for its vectors
+        and follows the database from then on. That of more than some thousand vectors is kept in
+        the folder `cache` of the database when it is closed, unless it is encrypted.
+
+        Args:
+            namespace: The namespace.
+            query: A vector of the dimension of the others: a float32 array, a list or a tuple.
+            top_k: So many at most.
+            threshold: Leave out what has a lower score.
+            filter: As in `query`: only records that match are looked at.
+            as_of: A version, a tag or an aware datetime: the records as they were then. The first
+                such search indexes every version of the namespace.
+            vector_name: The vectors of this name; those without a name unless told.
+            model: What made `query`. Where the records were embedded with another one, that is an
+                error.
+            recall: How sure to be of each true neighbour, in (0, 1]; 0.99 unless told, and 1 is
+                exact.
+
+        Raises:
+            DimensionMismatch: where `query` has another dimension, or is of another model.
+
+        >>> version = db.embed("docs", "lake", {"year": 2020}, [1, 0], model="tiny")
+        >>> version = db.embed("docs", "sea", {"year": 2024}, [0.6, 0.8], model="tiny")
+        >>> hits = db.similar("docs", [1, 0.1], top_k=1)
+        >>> hits[0].key, hits[0].content, round(hits[0].score, 3)
+        ('lake', {'year': 2020}, 0.995)
+        >>> [hit.key for hit in db.similar("docs", [1, 0.1], filter={"year": {"$gt": 2020}})]
+        ['sea']
+        >>> [hit.key for hit in db.similar("docs", [0, 1], as_of=1)]
+        ['lake']
+        """
+        rows = ask(
+            self._store.similar(
+                namespace, query, top_k, threshold, plain(filter), as_of, vector_name, recall
+            )
+        )
+        hits = [SimilarHit(*row) for row in rows]
+        return of_model(hits, model, "embed the query with the model that made the vectors")
+
+    def similar_by_text(
+        self,
+        namespace: str,
+        query: str,
+        *,
+        embed_fn: EmbedFn | None = None,
+        top_k: int = 5,
+        threshold: float | None = None,
+        filter: FilterLike | None = None,
+        as_of: AsOf | None = None,
+        vector_name: str | None = None,
+        model: str | None = None,
+        recall: float | None = None,
+    ) -> list[SimilarHit]:
+        """`similar` to a text.
+
+        Args:
+            namespace: The namespace.
+            query: The text.
+            embed_fn: Makes a vector of the text: a function, which is called in a thread, or a
+                coroutine function. `Embedder.builtin()` without, where that has made the others.
+            top_k: As in `similar`.
+            threshold: As in `similar`.
+            filter: As in `similar`.
+            as_of: As in `similar`.
+            vector_name: As in `similar`.
+            model: What `embed_fn` asks; where the records were embedded with another model, that
+                is an error.
+            recall: As in `similar`.
+
+        Raises:
+            DimensionMismatch: where the records were embedded with another model.
+
+        >>> version = db.embed("notes", "1", "A lake lies in layers.")
+        >>> version = db.embed("notes", "2", "The invoice is due on Friday.")
+        >>> hits = db.similar_by_text("notes", "When do I have to pay?")
+        >>> hits[0].content
+        'The invoice is due on Friday.'
+        """
+        hint = "pass embed_fn=, which asks the model that made the vectors"
+        model = _model_of(model, embed_fn)
+        vector = embedded(query, embed_fn)
+        try:
+            hits = self.similar(
+                namespace,
+                vector,
+                top_k=top_k,
+                threshold=threshold,
+                filter=filter,
+                as_of=as_of,
+                vector_name=vector_name,
+                recall=recall,
+            )
+        except DimensionMismatch as error:
+            raise DimensionMismatch(error.message, hint) from None
+        return of_model(hits, model, hint, strict=embed_fn is None)
+
     def create_index(self, namespace: str, field: str) -> None:
         """Declares an index over a field, so that filters on it do not look at every record.
 
@@ -1014,6 +1247,18 @@ mean 'alice'? Similar keys: ['alice']
         return ask(self._store.load(folder(path)))
 
 
+def _model_of(model: str | None, embed_fn: EmbedFn | None) -> str | None:
+    """What makes an embedding."""
+    if embed_fn is not None:
+        return model
+    if model not in (None, BUILTIN_MODEL):
+        raise ValidationError(
+            f"model must go with embedding= or embed_fn=, got {model!r} alone",
+            f"the built-in model is {BUILTIN_MODEL!r}",
+        )
+    return BUILTIN_MODEL
+
+
 class SyncNamespace:
     """A namespace of a database, with the same verbs. Made by `SyncDatabase.namespace`."""
 
@@ -1264,6 +1509,108 @@ class SyncNamespace:
             self._name, query, limit=limit, filter=filter, as_of=as_of
         )
 
+    def embed(
+        self,
+        key: str,
+        content: Any,
+        embedding: VectorLike | None = None,
+        *,
+        model: str | None = None,
+        embed_fn: EmbedFn | None = None,
+        text: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        ttl: float | dt.timedelta | None = None,
+        expect: Expect | None = None,
+    ) -> int:
+        """`SyncDatabase.embed`."""
+        return self._database.embed(
+            self._name,
+            key,
+            content,
+            embedding,
+            model=model,
+            embed_fn=embed_fn,
+            text=text,
+            metadata=metadata,
+            ttl=ttl,
+            expect=expect,
+        )
+
+    def embed_batch(
+        self,
+        keys: Sequence[str],
+        contents: Sequence[Any],
+        embeddings: MatrixLike | None = None,
+        *,
+        model: str | None = None,
+        texts: Sequence[str | None] | None = None,
+        metadata: Sequence[Mapping[str, Any] | None] | None = None,
+        ttl: float | dt.timedelta | None = None,
+    ) -> int:
+        """`SyncDatabase.embed_batch`."""
+        return self._database.embed_batch(
+            self._name,
+            keys,
+            contents,
+            embeddings,
+            model=model,
+            texts=texts,
+            metadata=metadata,
+            ttl=ttl,
+        )
+
+    def similar(
+        self,
+        query: VectorLike,
+        *,
+        top_k: int = 5,
+        threshold: float | None = None,
+        filter: FilterLike | None = None,
+        as_of: AsOf | None = None,
+        vector_name: str | None = None,
+        model: str | None = None,
+        recall: float | None = None,
+    ) -> list[SimilarHit]:
+        """`SyncDatabase.similar`."""
+        return self._database.similar(
+            self._name,
+            query,
+            top_k=top_k,
+            threshold=threshold,
+            filter=filter,
+            as_of=as_of,
+            vector_name=vector_name,
+            model=model,
+            recall=recall,
+        )
+
+    def similar_by_text(
+        self,
+        query: str,
+        *,
+        embed_fn: EmbedFn | None = None,
+        top_k: int = 5,
+        threshold: float | None = None,
+        filter: FilterLike | None = None,
+        as_of: AsOf | None = None,
+        vector_name: str | None = None,
+        model: str | None = None,
+        recall: float | None = None,
+    ) -> list[SimilarHit]:
+        """`SyncDatabase.similar_by_text`."""
+        return self._database.similar_by_text(
+            self._name,
+            query,
+            embed_fn=embed_fn,
+            top_k=top_k,
+            threshold=threshold,
+            filter=filter,
+            as_of=as_of,
+            vector_name=vector_name,
+            model=model,
+            recall=recall,
+        )
+
     def create_index(self, field: str) -> None:
         """`SyncDatabase.create_index`."""
         self._database.create_index(self._name, field)
@@ -1471,6 +1818,58 @@ class SyncSnapshot:
         """`SyncDatabase.text_search`."""
         return self._database.text_search(
             namespace, query, limit=limit, filter=filter, as_of=self._at
+        )
+
+    def similar(
+        self,
+        namespace: str,
+        query: VectorLike,
+        *,
+        top_k: int = 5,
+        threshold: float | None = None,
+        filter: FilterLike | None = None,
+        vector_name: str | None = None,
+        model: str | None = None,
+        recall: float | None = None,
+    ) -> list[SimilarHit]:
+        """`SyncDatabase.similar`."""
+        return self._database.similar(
+            namespace,
+            query,
+            top_k=top_k,
+            threshold=threshold,
+            filter=filter,
+            as_of=self._at,
+            vector_name=vector_name,
+            model=model,
+            recall=recall,
+        )
+
+    def similar_by_text(
+        self,
+        namespace: str,
+        query: str,
+        *,
+        embed_fn: EmbedFn | None = None,
+        top_k: int = 5,
+        threshold: float | None = None,
+        filter: FilterLike | None = None,
+        vector_name: str | None = None,
+        model: str | None = None,
+        recall: float | None = None,
+    ) -> list[SimilarHit]:
+        """`SyncDatabase.similar_by_text`."""
+        return self._database.similar_by_text(
+            namespace,
+            query,
+            embed_fn=embed_fn,
+            top_k=top_k,
+            threshold=threshold,
+            filter=filter,
+            as_of=self._at,
+            vector_name=vector_name,
+            model=model,
+            recall=recall,
         )
 
 

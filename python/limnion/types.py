@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -15,6 +15,7 @@ __all__ = [
     "AmongLike",
     "AsOf",
     "Durability",
+    "EmbedFn",
     "Expect",
     "FilterLike",
     "IdsLike",
@@ -46,6 +47,9 @@ MatrixLike: TypeAlias = (
     | Sequence[NDArray[np.float32]]
 )
 """Vectors of shape (n, d), under the rules of `VectorLike`."""
+
+EmbedFn: TypeAlias = Callable[[str], VectorLike | Awaitable[VectorLike]]
+"""What makes a vector of a text: a function, or a coroutine function."""
 
 IdsLike: TypeAlias = NDArray[np.integer[Any]] | Sequence[int]
 """Ids: integers of any width, from 0 to 2**64 - 1."""

@@ -350,7 +350,7 @@ impl LakeBundle {
             )));
         }
         let generation = Generation::from(&self.generation);
-        Ok(Body::new(Origin { source: self.data_ref.clone(), generation, params }, index, labels))
+        Ok(Body::new(Origin { source: self.data_ref.clone(), generation, params }, index, labels).mapped())
     }
 }
 
@@ -436,6 +436,36 @@ impl Lake {
             }
         }
         Ok(saved)
+    }
+
+    /// [`Lake::save_to`] for one collection; `None` where no index of it is in memory.
+    pub(crate) fn save(&self, target: &Target, shelf: &dyn Shelf) -> Result<Option<LakeBundle>> {
+        let Some(body) = self.cached(target) else { return Ok(None) };
+        publish(&body, shelf, &prefix(target), Notes::default()).map(Some)
+    }
+
+    /// [`Lake::warm_from`] for one collection; `None` where nothing is there.
+    pub(crate) fn warm(&self, target: &Target, shelf: &dyn Shelf) -> Result<Option<LakeBundle>> {
+        let prefix = prefix(target);
+        let Some(bundle) = LakeBundle::read_with(shelf, &prefix)? else { return Ok(None) };
+        self.adopt_body(target, bundle.body(shelf, &prefix, false)?)?;
+        Ok(Some(bundle))
+    }
+
+    /// Takes away what [`Lake::save`] has put there, but a bundle that is to stay.
+    pub(crate) fn clear(target: &Target, shelf: &dyn Shelf, stays: Option<&LakeBundle>) {
+        let prefix = prefix(target);
+        let stays = stays.and_then(|bundle| bundle.witness.get(..16));
+        for name in shelf.list().unwrap_or_default() {
+            let is_ours = name.strip_prefix(&prefix).is_some_and(|rest| match stays {
+                Some(stays) => rest != MANIFEST && !rest.contains(stays),
+                None => true,
+            });
+            if is_ours {
+                // What cannot be removed now is removed the next time.
+                let _ = shelf.remove(&name);
+            }
+        }
     }
 
     /// Takes the indexes that [`Lake::save_to`] wrote. No backend is asked, and of the indexes little more than their headers

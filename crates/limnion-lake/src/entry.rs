@@ -31,6 +31,8 @@ pub(crate) struct Body {
     pub(crate) labels: Labels,
     /// How many rows there were when it was built.
     built: usize,
+    /// Whether it lies in a file that is mapped, so that it is copied when it is first changed.
+    is_mapped: bool,
 }
 
 /// An entry of the cache.
@@ -47,7 +49,16 @@ pub(crate) struct Entry {
 impl Body {
     pub(crate) fn new(origin: Origin, index: Option<FlatIndex>, labels: Labels) -> Self {
         let built = index.as_ref().map_or(0, FlatIndex::len);
-        Self { origin, index, labels, built }
+        Self { origin, index, labels, built, is_mapped: false }
+    }
+
+    /// The same, of an index in a file.
+    pub(crate) fn mapped(self) -> Self {
+        Self { is_mapped: true, ..self }
+    }
+
+    pub(crate) fn is_mapped(&self) -> bool {
+        self.is_mapped
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -130,8 +141,11 @@ impl Body {
 
     /// Whether changes can be worked in.
     pub(crate) fn takes(&self, changes: &Changes) -> bool {
-        let after = self.len() + changes.upserts.ids.len();
-        self.index.is_some() && after <= self.built.saturating_mul(GROWTH).max(SMALL)
+        let upserts = &changes.upserts;
+        let after = self.len() + upserts.ids.len();
+        // Where nothing of what there was is left, the new rows may have another dimension.
+        let fits = |index: &FlatIndex| upserts.ids.len().checked_mul(index.dim()) == Some(upserts.vectors.len());
+        self.index.as_ref().is_some_and(fits) && after <= self.built.saturating_mul(GROWTH).max(SMALL)
     }
 
     /// Works changes in. After an error the body is not to be used any more.
@@ -148,7 +162,10 @@ impl Body {
         }
         let mut gone = self.labels.known(&removed)?;
         gone.retain(|&id| index.contains(id));
-        index.remove(&gone)?;
+        // Not where there is nothing to do: an array that lies in a file would be copied for it.
+        if !gone.is_empty() {
+            index.remove(&gone)?;
+        }
         self.labels.forget(&removed);
         let ids = self.labels.assign(&upserts.ids)?;
         let (mut new, mut new_vectors, mut old, mut old_vectors) =
@@ -161,9 +178,14 @@ impl Body {
             ids.push(id);
             vectors.extend_from_slice(vector);
         }
-        index.update(&old, &old_vectors)?;
-        index.add(Some(&new), &new_vectors, job)?;
+        if !old.is_empty() {
+            index.update(&old, &old_vectors)?;
+        }
+        if !new.is_empty() {
+            index.add(Some(&new), &new_vectors, job)?;
+        }
         self.origin.generation = generation;
+        self.is_mapped &= gone.is_empty() && upserts.ids.is_empty();
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! Search in the vectors of a store as they were at any point in history.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use limnion_index::{FlatIndex, Params};
@@ -99,7 +99,18 @@ impl History {
     /// # Errors
     /// As [`StoreBackend::moment`] and [`StoreBackend::pull_history`], and for a query that cannot be used.
     pub fn search(&self, query: &[f32], as_of: &AsOf, options: &Options, job: &Job) -> Result<Vec<LakeHit>> {
-        let moment = self.backend.moment(as_of)?;
+        self.search_at(query, self.backend.moment(as_of)?, options, None, job)
+    }
+
+    /// [`History::search`] at a moment, among all rows or those with these keys.
+    pub(crate) fn search_at(
+        &self,
+        query: &[f32],
+        moment: Moment,
+        options: &Options,
+        among: Option<&[Arc<str>]>,
+        job: &Job,
+    ) -> Result<Vec<LakeHit>> {
         let known = self.up_to(moment, job)?;
         let Some(Known { timelines, .. }) = &*known else { return Ok(Vec::new()) };
         let Some(timeline) = timelines.get(&query.len()) else {
@@ -116,7 +127,11 @@ impl History {
                 .suggest("embed it with the model that made the vectors")),
             };
         };
-        let mask: Vec<bool> = timeline.spans.iter().map(|span| span.covers(moment)).collect();
+        let mut mask: Vec<bool> = timeline.spans.iter().map(|span| span.covers(moment)).collect();
+        if let Some(among) = among {
+            let among: HashSet<&Arc<str>> = among.iter().collect();
+            mask.iter_mut().zip(&timeline.keys).for_each(|(is_in, key)| *is_in &= among.contains(key));
+        }
         let selection = timeline.index.select_mask(&mask)?;
         let mut hits = timeline.index.search(query, &options.among(Some(&selection)))?;
         hits.sort_by(|a, b| {

@@ -159,6 +159,18 @@ impl Ready {
         Ok(self.label(&body, hits))
     }
 
+    /// [`Ready::search`], and the generation of the rows that were searched.
+    pub(crate) fn search_told(
+        &self,
+        query: &[f32],
+        options: &Options,
+        among: Option<&Ids>,
+    ) -> Result<(Vec<LakeHit>, Generation)> {
+        let body = self.entry.read();
+        let hits = body.search(query, options, among)?;
+        Ok((self.label(&body, hits), body.origin.generation.clone()))
+    }
+
     /// The hits of several queries, parallel on the current pool.
     pub fn search_batch(
         &self,
@@ -173,7 +185,7 @@ impl Ready {
         Ok(batch.into_iter().map(|hits| self.label(&body, hits)).collect())
     }
 
-    fn label(&self, body: &Body, hits: Vec<limnion_types::Hit>) -> Vec<LakeHit> {
+    pub(crate) fn label(&self, body: &Body, hits: Vec<limnion_types::Hit>) -> Vec<LakeHit> {
         let Target { backend, collection } = &self.target;
         body.label(hits)
             .into_iter()
@@ -599,6 +611,13 @@ impl Lake {
         Some(body)
     }
 
+    /// How many rows the index of a collection in memory has, however old it is.
+    pub(crate) fn rows(&self, target: &Target) -> usize {
+        let slot = read(&self.inner.slots).get(target).cloned();
+        let entry = slot.and_then(|slot| self.inner.cache.peek(slot.number()?));
+        entry.map_or(0, |entry| entry.read().len())
+    }
+
     /// The collections that were ever asked for.
     pub(crate) fn targets(&self) -> Vec<Target> {
         let mut targets: Vec<Target> = read(&self.inner.slots).keys().cloned().collect();
@@ -795,8 +814,9 @@ impl Inner {
         }
         let told = |error: Error| error.within(&slot.target);
         let mut origins = write(&self.origins);
-        // One that others have stays as it is; and while many rows are worked in, searches go on in what was.
-        let is_mine = entry.users.load(Ordering::Acquire) <= 1;
+        // One that others have stays as it is, as does one that would first have to be copied; and while many rows are worked
+        // in, searches go on in what was.
+        let is_mine = entry.users.load(Ordering::Acquire) <= 1 && !entry.read().is_mapped();
         if is_mine && changes.upserts.ids.len() <= IN_PLACE {
             let mut body = entry.write();
             let before = (body.origin.source.clone(), body.origin.generation.clone());

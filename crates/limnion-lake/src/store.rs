@@ -45,6 +45,8 @@ const FEW: usize = 4096;
 pub struct StoreBackend {
     name: String,
     store: Store,
+    /// Whether errors of the store stay what they are: for those who ask the store itself.
+    is_own: bool,
     collections: RwLock<HashMap<Box<str>, Arc<Collection>>>,
 }
 
@@ -69,12 +71,32 @@ pub struct HistoryChanges {
 impl StoreBackend {
     /// The vectors of a store. As long as this lives, the store is not closed by dropping other handles to it.
     pub fn new(name: impl Into<String>, store: Store) -> Self {
-        Self { name: name.into(), store, collections: RwLock::default() }
+        Self { name: name.into(), store, is_own: false, collections: RwLock::default() }
+    }
+
+    /// The backend of a store's own search: whoever asks knows of the store, and of no backend.
+    pub(crate) fn own(store: Store) -> Self {
+        Self { is_own: true, ..Self::new("database", store) }
+    }
+
+    /// Where the rows of a collection come from; `None` where there is no such collection.
+    pub(crate) fn column(&self, collection: &str) -> Result<Option<Column>> {
+        let (namespace, name) = collection.split_once('/').unwrap_or((collection, ""));
+        match self.known(collection) {
+            Ok(_) => Ok(Some(self.store.column(namespace, name))),
+            Err(error) if error.kind() == ErrorKind::UnknownCollection => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// The store.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// The moment at which the records were what a generation is of.
+    pub(crate) fn moment_of(generation: &Generation) -> Option<Moment> {
+        stamp_of(generation).map(|stamp| Moment { seq: stamp.seq, time: stamp.ran_out.unwrap_or(0) })
     }
 
     /// The commit of a generation that this kind of backend has given: a version, to be read at with `as_of`.
@@ -167,7 +189,7 @@ impl StoreBackend {
     }
 
     fn failed(&self, error: Error) -> Error {
-        if error.kind() == ErrorKind::Cancelled {
+        if self.is_own || error.kind() == ErrorKind::Cancelled {
             return error;
         }
         let failed = names::failed(&self.name, error.message());
@@ -206,8 +228,11 @@ impl StoreBackend {
         let message = format!(
             "vectors of {collection:?} must all have one dimension: {key:?} has {dim}, and {and:?} has {came}"
         );
-        names::failed(&self.name, message)
-            .suggest("embed them all with one model, or give vectors of another model another name")
+        let error = match self.is_own {
+            true => Error::new(ErrorKind::DimensionMismatch, message),
+            false => names::failed(&self.name, message),
+        };
+        error.suggest("embed them all with one model, or give vectors of another model another name")
     }
 }
 

@@ -30,3 +30,14 @@ pub(crate) fn map(path: &Path, job: &Job) -> Result<FlatIndex> {
     FlatIndex::from_bytes(&(Arc::new(map) as Source), Verify::OnFirstUse)
         .map_err(|error| error.within(path.display()))
 }
+
+/// Maps a file that nobody but limnion writes, and that is only ever replaced by renaming.
+pub(crate) fn map_own(path: &Path) -> Result<Source> {
+    let failed = |error: std::io::Error| {
+        Error::new(ErrorKind::CorruptFile, format!("{} cannot be mapped: {error}", path.display()))
+    };
+    let file = File::open(path).map_err(failed)?;
+    // SAFETY: it lies in the folder of a database, whose files nobody else may touch while it is open.
+    let map = unsafe { Mmap::map(&file) }.map_err(failed)?;
+    Ok(Arc::new(map))
+}

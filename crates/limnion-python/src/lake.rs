@@ -2,8 +2,8 @@
 
 mod args;
 mod hits;
-mod home;
-mod later;
+pub(crate) mod home;
+pub(crate) mod later;
 mod question;
 
 use std::sync::Arc;

@@ -24,6 +24,7 @@ mod queue;
 mod record;
 mod request;
 mod results;
+mod similar;
 mod store;
 mod view;
 mod writes;

@@ -1,6 +1,7 @@
 //! What a store is asked: to be awaited, or waited for. Each verb is written once and serves both faces.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, ThreadId};
 
 use limnion_store::{Batch, Receipt, Store};
 use limnion_types::{Error, ErrorKind, Job, Result};
@@ -11,7 +12,8 @@ use pyo3::types::{PyCFunction, PyDict, PyTuple, PyType};
 
 use crate::coroutine::{Coroutine, Step, pending};
 use crate::errors::OrRaise;
-use crate::outbox::{self, Wrap};
+use crate::lake::later::Later;
+use crate::outbox::{self, Outbox, Wrap};
 use crate::pool::{self, Task, Watch};
 use crate::store::Handle;
 
@@ -28,6 +30,53 @@ enum Plan {
     Write(Batch, fn(Python<'_>, Receipt) -> PyResult<Py<PyAny>>),
     /// Something that calls back, and how to give it up.
     Wait(Box<dyn FnOnce(Done) + Send>, Box<dyn FnOnce() + Send>),
+    /// Something that may have its answer at once, and else calls back.
+    Prompt(Box<dyn FnOnce(Asker, Done) + Send>),
+}
+
+/// Whoever awaits is answered on the spot where no more than so many bytes are read: that takes 25 to 150 µs, and so does
+/// the way to a thread and back.
+const ON_THE_SPOT: usize = 2 << 20;
+
+/// Who asks: how much may be computed in which thread, and the job to be given up with.
+pub(crate) struct Asker {
+    thread: ThreadId,
+    bytes: usize,
+    job: Arc<Job>,
+}
+
+impl Asker {
+    fn here(bytes: usize, job: &Arc<Job>) -> Self {
+        Self { thread: thread::current().id(), bytes, job: job.clone() }
+    }
+
+    /// Whether this is the thread that asks, and it may read so many bytes.
+    pub(crate) fn may_compute(&self, bytes: usize) -> bool {
+        thread::current().id() == self.thread && bytes <= self.bytes
+    }
+
+    pub(crate) fn job(&self) -> &Job {
+        &self.job
+    }
+}
+
+/// Where the answer of an await goes. Dropped unanswered, it answers that the work was lost.
+struct Address(Option<(Py<Outbox>, Py<PyAny>)>);
+
+impl Address {
+    fn answer(mut self, answer: Result<Wrap>) {
+        if let Some((outbox, future)) = self.0.take() {
+            outbox::post(outbox, future, answer);
+        }
+    }
+}
+
+impl Drop for Address {
+    fn drop(&mut self) {
+        if let Some((outbox, future)) = self.0.take() {
+            outbox::post(outbox, future, Err(Error::new(ErrorKind::Internal, "work was lost")));
+        }
+    }
 }
 
 /// Something that a store is asked: `await` it, or call `wait`. Once.
@@ -86,6 +135,11 @@ impl Request {
         Self::new(None, Plan::Wait(Box::new(begin), Box::new(give_up)))
     }
 
+    /// Something that may have its answer at once, and else calls back; `ask` waits for nothing.
+    pub(crate) fn prompt(store: &Handle, ask: impl FnOnce(Asker, Done) + Send + 'static) -> Self {
+        Self::new(Some(store.clone()), Plan::Prompt(Box::new(ask)))
+    }
+
     fn take(&self) -> PyResult<(Option<Handle>, Plan)> {
         let plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner).take();
         let plan = plan.ok_or_else(|| PyRuntimeError::new_err("cannot reuse a request"))?;
@@ -121,6 +175,8 @@ fn start(py: Python<'_>, store: Option<Handle>, plan: Plan) -> PyResult<Step> {
             Ok(Step::Pending(future.unbind()))
         }
         (Plan::Write(..), None) => Err(PyRuntimeError::new_err("a write needs a store")),
+        (Plan::Prompt(ask), Some(handle)) => prompt(py, &handle, busy, ask),
+        (Plan::Prompt(_), None) => Err(PyRuntimeError::new_err("a question needs a store")),
         (Plan::Wait(begin, give_up), _) => {
             outbox::prepare().or_raise(py)?;
             let event_loop = running_loop(py)?;
@@ -139,6 +195,44 @@ fn start(py: Python<'_>, store: Option<Handle>, plan: Plan) -> PyResult<Step> {
             Ok(Step::Pending(future.unbind()))
         }
     }
+}
+
+/// Asks, after the writes that are queued, for an answer that may come at once.
+fn prompt(
+    py: Python<'_>,
+    handle: &Handle,
+    busy: bool,
+    ask: Box<dyn FnOnce(Asker, Done) + Send>,
+) -> PyResult<Step> {
+    let job = Arc::new(Job::new());
+    let (later, put) = Later::new();
+    let put: Done = Box::new(put);
+    let asker = Asker::here(ON_THE_SPOT, &job);
+    if busy {
+        handle.queue().settled(move |settled| match settled {
+            // Not in the writer's thread, which this may be.
+            Ok(()) => pool::spawn(|| Ok(()), move |_: Result<()>| ask(asker, put)),
+            Err(error) => put(Err(error)),
+        });
+    } else {
+        py.detach(|| ask(asker, put));
+    }
+    if let Some(answer) = later.take() {
+        return answer.or_raise(py)?(py).map(Step::Done);
+    }
+    outbox::prepare().or_raise(py)?;
+    let event_loop = running_loop(py)?;
+    let future = event_loop.call_method0("create_future")?;
+    let address = Address(Some((handle.outbox(&event_loop)?, future.clone().unbind())));
+    let on_done = move |args: &Bound<'_, PyTuple>, _: Option<&Bound<'_, PyDict>>| {
+        if args.get_item(0)?.call_method0("cancelled")?.is_truthy()? {
+            job.cancel();
+        }
+        PyResult::Ok(())
+    };
+    future.call_method1("add_done_callback", (PyCFunction::new_closure(py, None, None, on_done)?,))?;
+    later.then(move |answer| address.answer(answer));
+    Ok(Step::Pending(future.unbind()))
 }
 
 /// Hands a batch to the writer, after the writes that are queued.
@@ -209,6 +303,18 @@ impl Request {
                 wrap(py, receipt)
             }
             (Plan::Write(..), None) => Err(PyRuntimeError::new_err("a write needs a store")),
+            (Plan::Prompt(ask), _) => {
+                let (later, put) = Later::new();
+                let asker = Asker::here(usize::MAX, &watch.job());
+                py.detach(|| ask(asker, Box::new(put)));
+                if let Some(answer) = later.take() {
+                    return answer.or_raise(py)?(py);
+                }
+                let (answer, task) = Task::promised();
+                later.then(answer);
+                drop(later); // or nobody would notice that whoever was to answer is gone
+                task.wait(py, &mut watch)?(py)
+            }
             (Plan::Wait(begin, give_up), _) => {
                 let (done, task) = Task::promised();
                 begin(Box::new(done));

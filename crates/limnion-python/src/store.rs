@@ -6,15 +6,16 @@
 use std::ops::Bound as End;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use limnion_lake::{Claims, Nearest};
 use limnion_store::query::{Aggregate, Function, Sort};
 use limnion_store::store::{CheckReport, Event};
 use limnion_store::{
     AsOf, At, Batch, Durability, KeyRange, Kind, Op, Options, Receipt, Retention, Store as Inner,
 };
-use limnion_types::{Filter, Result};
+use limnion_types::{Filter, Job, Result};
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -23,14 +24,17 @@ use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 use crate::args;
 use crate::bell::Bell;
 use crate::errors::{OrRaise, invalid_type};
+use crate::files;
 use crate::gate::forks;
 use crate::json;
+use crate::lake::home::OurPool;
 use crate::living::Living;
 use crate::moment::{self, Naive, datetime, invalid};
 use crate::outbox::{Outbox, Wrap};
 use crate::queue::Queue;
 use crate::record::{self, Record};
 use crate::request::{Done, Request, forked, settle};
+use crate::similar::{self, Embedding, Told};
 use crate::writes::{self, Extras, Write};
 
 /// A store that is open, as the parts of this crate share it.
@@ -46,10 +50,16 @@ struct Shared {
     bell: Arc<Bell>,
     /// Of the loop that asked last.
     outbox: Mutex<Option<Py<Outbox>>>,
+    /// The vector search, once somebody has searched.
+    nearest: OnceLock<Arc<Nearest>>,
+    claims: Arc<Claims>,
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
+        if self.forks != forks() {
+            std::mem::forget(self.nearest.take());
+        }
         if let Some(living) = self.living.take() {
             if self.forks == forks() { living.end() } else { living.leak() }
         }
@@ -64,6 +74,8 @@ impl Handle {
             queue: Arc::default(),
             bell: Arc::default(),
             outbox: Mutex::new(None),
+            nearest: OnceLock::new(),
+            claims: Arc::default(),
         }))
     }
 
@@ -84,6 +96,30 @@ impl Handle {
 
     pub(crate) fn queue(&self) -> &Arc<Queue> {
         &self.0.queue
+    }
+
+    /// The vector search in the store.
+    pub(crate) fn nearest(&self) -> Result<Arc<Nearest>> {
+        let store = self.store()?;
+        if let Some(nearest) = self.0.nearest.get() {
+            return Ok(nearest.clone());
+        }
+        let fresh = Arc::new(Nearest::new(store.clone(), Arc::new(OurPool), files::map_own)?);
+        Ok(self.0.nearest.get_or_init(|| fresh).clone())
+    }
+
+    /// Which model each namespace is embedded with.
+    pub(crate) fn claims(&self) -> &Arc<Claims> {
+        &self.0.claims
+    }
+
+    fn close(&self, job: &Job) -> Result<()> {
+        let store = self.store()?;
+        if let Some(nearest) = self.0.nearest.get() {
+            // What is not saved is built again.
+            let _ = nearest.save(job);
+        }
+        store.close()
     }
 
     pub(crate) fn bell(&self) -> &Arc<Bell> {
@@ -148,7 +184,7 @@ fn none(py: Python<'_>) -> Py<PyAny> {
     py.None()
 }
 
-fn any<T: for<'py> IntoPyObject<'py>>(py: Python<'_>, value: T) -> PyResult<Py<PyAny>> {
+pub(crate) fn any<T: for<'py> IntoPyObject<'py>>(py: Python<'_>, value: T) -> PyResult<Py<PyAny>> {
     value.into_py_any(py)
 }
 
@@ -237,7 +273,7 @@ impl Store {
     fn work<R: Send + 'static>(
         &self,
         py: Python<'_>,
-        work: impl FnOnce(&Inner, &Arc<limnion_types::Job>) -> Result<R> + Send + 'static,
+        work: impl FnOnce(&Inner, &Arc<Job>) -> Result<R> + Send + 'static,
         wrap: impl FnOnce(Python<'_>, R) -> PyResult<Py<PyAny>> + Send + 'static,
     ) -> PyResult<Request> {
         self.handle.get(py)?;
@@ -303,7 +339,7 @@ impl Store {
         let handle = self.handle.clone();
         handle.get(py)?;
         handle.forget_loop();
-        Ok(Request::free(move |_| handle.store()?.close(), |py, ()| Ok(none(py))))
+        Ok(Request::free(move |job| handle.close(job), |py, ()| Ok(none(py))))
     }
 
     /// The folder.
@@ -770,6 +806,71 @@ impl Store {
                 )
             },
         )
+    }
+
+    /// Writes a value with its vector, unless the namespace has vectors of another model; gives its version.
+    #[expect(clippy::too_many_arguments, reason = "the options of one call")]
+    #[pyo3(signature = (namespace, key, value, vector, model = None, ttl = None, metadata = None, text = None, expect = None))]
+    fn embed(
+        &self,
+        py: Python<'_>,
+        namespace: Given<'_, '_>,
+        key: Given<'_, '_>,
+        value: Given<'_, '_>,
+        vector: Given<'_, '_>,
+        model: Option<Given<'_, '_>>,
+        ttl: Option<Given<'_, '_>>,
+        metadata: Option<Given<'_, '_>>,
+        text: Option<Given<'_, '_>>,
+        expect: Option<Given<'_, '_>>,
+    ) -> PyResult<Request> {
+        self.handle.get(py)?;
+        let extras = Extras { ttl, metadata, text, vector: None, vectors: None };
+        let embedding = Embedding::one(namespace, key, value, vector, &extras, model, expect)?;
+        let handle = self.handle.clone();
+        Ok(Request::prompt(&self.handle, move |asker, done| similar::embed(handle, embedding, asker, done)))
+    }
+
+    /// `embed` of many, the vectors in a matrix, in one commit; gives its version.
+    #[expect(clippy::too_many_arguments, reason = "the options of one call")]
+    #[pyo3(signature = (namespace, keys, values, vectors, model = None, ttl = None, metadata = None, texts = None))]
+    fn embed_batch(
+        &self,
+        py: Python<'_>,
+        namespace: Given<'_, '_>,
+        keys: Given<'_, '_>,
+        values: Given<'_, '_>,
+        vectors: Given<'_, '_>,
+        model: Option<Given<'_, '_>>,
+        ttl: Option<Given<'_, '_>>,
+        metadata: Option<Given<'_, '_>>,
+        texts: Option<Given<'_, '_>>,
+    ) -> PyResult<Request> {
+        self.handle.get(py)?;
+        let embedding = Embedding::rows(namespace, keys, values, vectors, model, metadata, texts, ttl)?;
+        let handle = self.handle.clone();
+        Ok(Request::prompt(&self.handle, move |asker, done| similar::embed(handle, embedding, asker, done)))
+    }
+
+    /// The records whose vectors are nearest: (record, score, distance).
+    #[expect(clippy::too_many_arguments, reason = "the options of one call")]
+    #[pyo3(signature = (namespace, query, top_k, threshold = None, filter = None, as_of = None, vector_name = None, recall = None))]
+    fn similar(
+        &self,
+        py: Python<'_>,
+        namespace: Given<'_, '_>,
+        query: Given<'_, '_>,
+        top_k: Given<'_, '_>,
+        threshold: Option<Given<'_, '_>>,
+        filter: Option<Given<'_, '_>>,
+        as_of: Option<Given<'_, '_>>,
+        vector_name: Option<Given<'_, '_>>,
+        recall: Option<Given<'_, '_>>,
+    ) -> PyResult<Request> {
+        self.handle.get(py)?;
+        let told = Told { namespace, query, top_k, threshold, filter, as_of, vector_name, recall };
+        let (sought, handle) = (told.take()?, self.handle.clone());
+        Ok(Request::prompt(&self.handle, move |asker, done| similar::search(handle, sought, asker, done)))
     }
 
     /// Declares an index over a field.

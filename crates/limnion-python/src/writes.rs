@@ -111,16 +111,22 @@ pub(crate) fn body(value: &Bound<'_, PyAny>, extras: &Extras<'_, '_>) -> PyResul
     Ok(body)
 }
 
-fn named(name: &str, argument: &'static str, given: &Bound<'_, PyAny>) -> PyResult<Vector> {
-    let numbers = args::vector(argument, given, false)?;
+/// A vector with a name.
+pub(crate) fn named(name: &str, argument: &'static str, given: &Bound<'_, PyAny>) -> PyResult<Vector> {
+    let numbers = args::vector(argument, given, false)?.into();
+    Ok(Vector { name: name.into(), ..vector(argument, given.py(), numbers)? })
+}
+
+/// A vector without a name, of numbers that it can have.
+pub(crate) fn vector(argument: &'static str, py: Python<'_>, numbers: Arc<[f32]>) -> PyResult<Vector> {
     if let Some(at) = numbers.iter().position(|number| !number.is_finite()) {
         let message = format!("{argument} must have finite numbers, got NaN or infinity at position {at}");
-        return Err(invalid_argument(given.py(), message, None));
+        return Err(invalid_argument(py, message, None));
     }
     if numbers.is_empty() {
-        return Err(invalid_argument(given.py(), format!("{argument} must have a number at least"), None));
+        return Err(invalid_argument(py, format!("{argument} must have a number at least"), None));
     }
-    Ok(Vector { name: name.into(), numbers: numbers.into() })
+    Ok(Vector { name: "".into(), numbers })
 }
 
 /// `"absent"`, `"present"` or a version.

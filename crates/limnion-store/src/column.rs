@@ -13,7 +13,7 @@ use limnion_types::{Error, ErrorKind, Filter, Job, Result};
 use crate::clock;
 use crate::engine::{Commit, Found, Head, Keyed, Place, Row, SegmentInfo};
 use crate::hash;
-use crate::model::{AsOf, At, KeyRange, Kind, Micros, Moment, Seq};
+use crate::model::{AsOf, At, KeyRange, Kind, Micros, Moment, Record, Seq};
 use crate::payload::{Elsewhere, Lies};
 use crate::query::Matcher;
 use crate::read::{Point, REPAIR, Reading, corrupt, dropped};
@@ -399,6 +399,38 @@ impl Column {
             }
             return Ok((keys, state));
         }
+    }
+
+    /// The keys of the records that matched a filter and had such a vector at a moment.
+    ///
+    /// # Errors
+    /// As [`Column::scan`].
+    pub fn select_at(&self, filter: &Filter, at: Moment, job: &Job) -> Result<Vec<Arc<str>>> {
+        let matcher = Matcher::new(filter);
+        let mut view = self.store.view(At::Seq(at.seq))?;
+        view.point = Point::of(at);
+        let mut keys = Vec::new();
+        for record in view.scan(&self.namespace, KeyRange::ALL, false, true) {
+            job.check()?;
+            let record = record?;
+            if record.payload.find_vector(&self.name).is_some() && matcher.matches(&record)? {
+                keys.push(record.key);
+            }
+        }
+        Ok(keys)
+    }
+
+    /// Any record that has such a vector now, in the order of keys; `None` where there is none.
+    pub fn any(&self, job: &Job) -> Result<Option<Record>> {
+        let view = self.store.view(At::Latest)?;
+        for record in view.scan(&self.namespace, KeyRange::ALL, false, true) {
+            job.check()?;
+            let record = record?;
+            if record.payload.find_vector(&self.name).is_some() {
+                return Ok(Some(record));
+            }
+        }
+        Ok(None)
     }
 
     /// About how many vectors there are, at a look: not fewer than there are.

@@ -16,7 +16,7 @@ use crate::engine::sqlite::{self, SqliteEngine};
 use crate::engine::{Engine, FieldIndex, Head, Logged, Reader, Tag};
 use crate::folder::Folder;
 use crate::hot::Hot;
-use crate::model::{AsOf, At, Batch, KeyRange, Kind, Micros, Op, Receipt, Record, Seq, Vector};
+use crate::model::{AsOf, At, Batch, KeyRange, Kind, Micros, Moment, Op, Receipt, Record, Seq, Vector};
 use crate::options::{Durability, Options};
 use crate::query::{self, Aggregate, Group, Matcher, Sort};
 use crate::read::{Point, REPAIR, Reading, Scan, corrupt};
@@ -354,6 +354,16 @@ impl Store {
             read()?
         };
         match record {
+            Some(record) if self.reading().is_live(&record, point)? => Ok(Some(record)),
+            _ => Ok(None),
+        }
+    }
+
+    /// [`Store::get`] at a moment, past every cache: as it was left by a commit, and if it had not run out by then.
+    pub fn get_at(&self, namespace: &str, key: &str, at: Moment) -> Result<Option<Record>> {
+        self.shared().check_open()?;
+        let point = Point::of(at);
+        match self.reading().get(namespace, key, point)? {
             Some(record) if self.reading().is_live(&record, point)? => Ok(Some(record)),
             _ => Ok(None),
         }

@@ -17,7 +17,7 @@ use crate::gate::forks;
 use crate::pool;
 
 /// Arithmetic of the lake runs where all of ours does.
-struct OurPool;
+pub(crate) struct OurPool;
 
 impl Executor for OurPool {
     fn install(&self, work: &mut (dyn FnMut() + Send)) {

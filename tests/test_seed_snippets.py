@@ -3,7 +3,9 @@
 import asyncio
 import datetime as dt
 import os
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -243,6 +245,61 @@ async def test_time_travel(capsys: pytest.CaptureFixture[str]) -> None:
         await db.tag("hash1", history[0].version)
         await db.tag("hash2", history[1].version)
         assert await db.diff("config", "model", v1="hash1", v2="hash2") == diff
+
+
+class Embeddings:
+    """What the client of a provider has; its vectors say how often letters come."""
+
+    async def create(self, *, model: str, input: str) -> Any:  # noqa: A002 - as it is called there
+        """Return what looks like a response."""
+        assert model == "text-embedding-3-small"
+        await asyncio.sleep(0)
+        counts = [float(input.lower().count(letter)) for letter in "aim"]
+        return SimpleNamespace(data=[SimpleNamespace(embedding=counts)])
+
+
+async def test_vectors_and_embeddings(monkeypatch: pytest.MonkeyPatch) -> None:
+    client_class = lambda: SimpleNamespace(embeddings=Embeddings())  # noqa: E731
+    monkeypatch.setitem(sys.modules, "openai", SimpleNamespace(AsyncOpenAI=client_class))
+
+    async with Database() as db:
+        # Store with embedding (automatic if you provide embedding)
+        await db.embed(
+            "documents",
+            "doc1",
+            content={"title": "AI Paper", "text": "..."},
+            embedding=[0.1, 0.2, 0.3],  # or numpy array
+            model="text-embedding-3-small",
+        )
+        await db.embed(
+            "documents",
+            "doc2",
+            content={"title": "Another"},
+            embedding=np.array([0.3, -0.2, 0.1], dtype=np.float32),
+            model="text-embedding-3-small",
+            metadata={"source": "web"},
+        )
+
+        # Search by vector
+        results = await db.similar("documents", query=[0.1, 0.2, 0.3], top_k=5, threshold=0.8)
+        assert [(r.key, r.content["title"]) for r in results] == [("doc1", "AI Paper")]
+        assert results[0].score == pytest.approx(1)
+
+        # Or search by text (if you provide embed_fn)
+        from openai import AsyncOpenAI  # type: ignore[import-not-found] # noqa: PLC0415
+
+        client = AsyncOpenAI()
+
+        async def embed_text(text: str) -> list[float]:
+            response = await client.embeddings.create(model="text-embedding-3-small", input=text)
+            embedding: list[float] = response.data[0].embedding
+            return embedding
+
+        results = await db.similar_by_text(
+            "documents", query="AI and machine learning", embed_fn=embed_text, top_k=5
+        )
+        assert [r.key for r in results] == ["doc1", "doc2"]
+        assert results[1].metadata == {"source": "web", "embedding_model": "text-embedding-3-small"}
 
 
 async def test_persistence_and_configuration(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import limnion
+from limnion.records import SimilarHit
 from limnion.types import Metric, Originals
 
 vectors = np.zeros((4, 8), dtype=np.float32)
@@ -98,6 +99,11 @@ class User:
     name: str
 
 
+async def embed_text(text: str) -> list[float]:
+    """What asks a provider."""
+    return [float(len(text))]
+
+
 async def database(db: limnion.Database) -> None:
     """The verbs of a database are awaited."""
     assert_type(await db.put("users", "alice", User("Alice"), ttl=3, expect="absent"), int)
@@ -118,6 +124,19 @@ async def database(db: limnion.Database) -> None:
     assert_type(await db.diff("users", "alice", v1=1, v2=dt.datetime.now(dt.UTC)), limnion.Diff)
     async with db.transaction() as tx:
         await tx.put("users", "alice", await tx.get("users", "alice"))
+    assert_type(await db.embed("docs", "a", {"n": 1}, query, model="m", expect="absent"), int)
+    assert_type(await db.embed("docs", "b", "text", embed_fn=embed_text), int)
+    assert_type(await db.embed_batch("docs", ["c"], ["text"], vectors, metadata=[None]), int)
+    hits = await db.similar("docs", [0.1, 0.2], top_k=3, filter="n > 1", as_of=1)
+    assert_type(hits, list[SimilarHit])
+    record, score, distance = hits[0]
+    assert_type((record, score, distance), tuple[limnion.Record, float, float])
+    assert_type(hits[0].key, str)
+    await db.similar_by_text("docs", "text", embed_fn=lambda text: [float(len(text))])
+    await db.similar_by_text("docs", "text", embed_fn=embed_text, threshold=0.5)
+    await db.similar("docs", "text")  # type: ignore[arg-type]
+    await db.similar("docs", query, k=3)  # type: ignore[call-arg]
+    await (await db.snapshot()).similar("docs", query, as_of=1)  # type: ignore[call-arg]
     async for change in db.watch():
         assert_type(change.key, str)
     await db.put("users", "alice", 1, expect="maybe")  # type: ignore[arg-type]
@@ -133,6 +152,8 @@ def database_without_await() -> None:
         assert_type(db.get("users", "alice", type=User), User)
         assert_type(db.query("users"), limnion.Records)
         assert_type(db.namespace("users").all(), dict[str, Any])
+        assert_type(db.namespace("users").similar(query)[0].version, int)
+        assert_type(db.snapshot().similar_by_text("users", "text")[0].score, float)
         for change in db.watch(timeout=1):
             assert_type(change.version, int)
     limnion.Config(durability="maybe")  # type: ignore[arg-type]

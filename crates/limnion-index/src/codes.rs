@@ -270,6 +270,12 @@ impl Codes {
         self.extra.shrink();
     }
 
+    pub(crate) fn has_room(&self, rows: usize) -> bool {
+        let blocks = (self.len + rows).div_ceil(ROWS) - self.len.div_ceil(ROWS);
+        self.blocks.has_room(blocks * self.shape.block_bytes() / size_of::<Line>())
+            && self.extra.has_room(rows * self.quantizer.extra_bytes())
+    }
+
     pub(crate) fn heap_bytes(&self) -> usize {
         self.quantizer.heap_bytes() + self.blocks.heap_bytes() + self.extra.heap_bytes()
     }

@@ -131,6 +131,13 @@ impl FlatIndex {
             + self.inverse_lengths.as_ref().map_or(0, Storage::heap_bytes)
     }
 
+    /// Whether so many rows can be added or changed in a moment. Else all that there is may be copied for it, because it lies
+    /// in a file, because a clone shares it, or because it has no room: for those who have others wait meanwhile.
+    pub fn has_room(&self, rows: usize) -> bool {
+        self.codes.as_ref().is_none_or(|codes| codes.has_room(rows))
+            && self.originals.as_ref().is_none_or(|originals| originals.has_room(rows))
+    }
+
     /// The ids, in the order of the rows.
     pub fn ids(&self) -> Vec<u64> {
         self.ids.to_vec()

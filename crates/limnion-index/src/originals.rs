@@ -144,6 +144,13 @@ impl Originals {
         }
     }
 
+    pub(crate) fn has_room(&self, rows: usize) -> bool {
+        match self {
+            Self::F32(matrix) => matrix.values.has_room(rows * matrix.dim),
+            Self::F16(matrix) => matrix.values.has_room(rows * matrix.dim),
+        }
+    }
+
     pub(crate) fn heap_bytes(&self) -> usize {
         match self {
             Self::F32(matrix) => matrix.values.heap_bytes(),

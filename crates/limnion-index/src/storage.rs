@@ -8,6 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytemuck::Pod;
 use limnion_types::{Error, ErrorKind, Result};
 
+/// A copy that is to be changed has room for this part more.
+const HEADROOM: usize = 16;
+/// To copy so many bytes takes less than 100 µs.
+const SMALL: usize = 1 << 20;
+
 /// Bytes that stay as they are for as long as anyone holds them, such as a mapped file.
 pub type Source = Arc<dyn AsRef<[u8]> + Send + Sync>;
 
@@ -69,12 +74,21 @@ impl<T: Pod> Storage<T> {
         Ok(())
     }
 
-    /// The array to change, copied first where somebody else can see it.
+    /// The array to change, copied first where somebody else can see it: with some room, as whoever changes it may add to it.
     pub(crate) fn to_mut(&mut self) -> &mut Vec<T> {
-        if self.mapped.is_some() {
-            *self = Self::new(self.to_vec());
+        if self.mapped.is_some() || Arc::get_mut(&mut self.owned).is_none() {
+            let mut copy = Self::with_capacity(self.len() + self.len() / HEADROOM);
+            Arc::make_mut(&mut copy.owned).extend_from_slice(self);
+            *self = copy;
         }
         Arc::make_mut(&mut self.owned)
+    }
+
+    /// Whether so many values more can be added in a moment: without a copy of what there is, or with a small one.
+    pub(crate) fn has_room(&self, more: usize) -> bool {
+        let is_mine = self.mapped.is_none() && Arc::strong_count(&self.owned) == 1;
+        let fits = is_mine && self.owned.capacity() - self.owned.len() >= more;
+        fits || size_of_val::<[T]>(self) <= SMALL
     }
 
     /// Bytes on the heap.

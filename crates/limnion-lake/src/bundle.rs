@@ -350,7 +350,7 @@ impl LakeBundle {
             )));
         }
         let generation = Generation::from(&self.generation);
-        Ok(Body::new(Origin { source: self.data_ref.clone(), generation, params }, index, labels).mapped())
+        Ok(Body::new(Origin { source: self.data_ref.clone(), generation, params }, index, labels))
     }
 }
 

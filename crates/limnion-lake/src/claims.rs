@@ -112,9 +112,7 @@ impl Model {
         let shapes = record.payload.vector_shapes();
         let dim = shapes.iter().find(|(name, _)| name.is_empty()).map_or(0, |(_, bytes)| *bytes as usize / 4);
         let metadata = record.payload.metadata().map(serde_json::from_str::<serde_json::Value>);
-        let name = metadata.and_then(|metadata| {
-            metadata.ok()?.get(MODEL_FIELD)?.as_str().map(Arc::from)
-        });
+        let name = metadata.and_then(|metadata| metadata.ok()?.get(MODEL_FIELD)?.as_str().map(Arc::from));
         Ok(Some(Self { name, dim }))
     }
 
@@ -137,7 +135,8 @@ impl Model {
             told(self),
             told(came)
         );
-        Error::new(ErrorKind::DimensionMismatch, message)
-            .suggest("embed with that model, or into another namespace; or delete the records of the old model first")
+        Error::new(ErrorKind::DimensionMismatch, message).suggest(
+            "embed with that model, or into another namespace; or delete the records of the old model first",
+        )
     }
 }

@@ -13,6 +13,8 @@ use crate::labels::Labels;
 /// there then.
 const GROWTH: usize = 4;
 const SMALL: usize = 4096;
+/// So few rows are worked in while searches wait: it takes less than a millisecond.
+const IN_PLACE: usize = 64;
 
 /// Which state of which data an index was built from, and how.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,8 +33,6 @@ pub(crate) struct Body {
     pub(crate) labels: Labels,
     /// How many rows there were when it was built.
     built: usize,
-    /// Whether it lies in a file that is mapped, so that it is copied when it is first changed.
-    is_mapped: bool,
 }
 
 /// An entry of the cache.
@@ -49,16 +49,7 @@ pub(crate) struct Entry {
 impl Body {
     pub(crate) fn new(origin: Origin, index: Option<FlatIndex>, labels: Labels) -> Self {
         let built = index.as_ref().map_or(0, FlatIndex::len);
-        Self { origin, index, labels, built, is_mapped: false }
-    }
-
-    /// The same, of an index in a file.
-    pub(crate) fn mapped(self) -> Self {
-        Self { is_mapped: true, ..self }
-    }
-
-    pub(crate) fn is_mapped(&self) -> bool {
-        self.is_mapped
+        Self { origin, index, labels, built }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -144,8 +135,16 @@ impl Body {
         let upserts = &changes.upserts;
         let after = self.len() + upserts.ids.len();
         // Where nothing of what there was is left, the new rows may have another dimension.
-        let fits = |index: &FlatIndex| upserts.ids.len().checked_mul(index.dim()) == Some(upserts.vectors.len());
+        let fits =
+            |index: &FlatIndex| upserts.ids.len().checked_mul(index.dim()) == Some(upserts.vectors.len());
         self.index.as_ref().is_some_and(fits) && after <= self.built.saturating_mul(GROWTH).max(SMALL)
+    }
+
+    /// Whether they can be worked in in a moment, so that others may wait for it.
+    pub(crate) fn takes_soon(&self, changes: &Changes) -> bool {
+        let (rows, gone) = (changes.upserts.ids.len(), changes.removed.len());
+        let has_room = || self.index.as_ref().is_none_or(|index| index.has_room(rows));
+        rows + gone == 0 || (rows + gone <= IN_PLACE && has_room())
     }
 
     /// Works changes in. After an error the body is not to be used any more.
@@ -185,7 +184,6 @@ impl Body {
             index.add(Some(&new), &new_vectors, job)?;
         }
         self.origin.generation = generation;
-        self.is_mapped &= gone.is_empty() && upserts.ids.is_empty();
         Ok(())
     }
 }

@@ -23,8 +23,6 @@ use crate::stats::{CollectionStats, Stats};
 
 /// How often a filter is evaluated anew because the rows have changed meanwhile.
 const ATTEMPTS: usize = 3;
-/// So few rows are worked in while searches wait: it takes less than a millisecond.
-const IN_PLACE: usize = 64;
 /// A collection that is served while it is looked at in the background is looked at after this part of its time.
 const AHEAD: u32 = 2;
 
@@ -814,10 +812,9 @@ impl Inner {
         }
         let told = |error: Error| error.within(&slot.target);
         let mut origins = write(&self.origins);
-        // One that others have stays as it is, as does one that would first have to be copied; and while many rows are worked
-        // in, searches go on in what was.
-        let is_mine = entry.users.load(Ordering::Acquire) <= 1 && !entry.read().is_mapped();
-        if is_mine && changes.upserts.ids.len() <= IN_PLACE {
+        // One that others have stays as it is; and while it would take longer, searches go on in what was.
+        let is_mine = entry.users.load(Ordering::Acquire) <= 1;
+        if is_mine && entry.read().takes_soon(&changes) {
             let mut body = entry.write();
             let before = (body.origin.source.clone(), body.origin.generation.clone());
             if let Err(error) = body.apply(changes, &Job::new()) {

@@ -22,6 +22,8 @@ const ATTEMPTS: usize = 16;
 const MOVING: usize = 3;
 /// An index of so many rows is built sooner than anybody notices: it is not worth a file.
 const WORTH: usize = 4096;
+/// So many selections of filters are remembered for a collection.
+const FILTERS: usize = 4;
 /// A saved index is saved anew once more than this part of its rows, and `WORTH` of them, have changed.
 const STALE: usize = 16;
 
@@ -77,6 +79,8 @@ struct Place {
     warmed: OnceLock<()>,
     /// The bundle on the shelf.
     saved: Mutex<Option<LakeBundle>>,
+    /// What filters have selected of a generation, the last one last.
+    selected: Mutex<Vec<(Filter, Generation, Arc<Ids>)>>,
 }
 
 fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -152,7 +156,9 @@ impl Nearest {
     /// # Errors
     /// `Cancelled`. What cannot be written is not saved.
     pub fn save(&self, job: &Job) -> Result<usize> {
-        let Some(shelf) = self.shelf.as_ref().filter(|_| !self.store.options().read_only) else { return Ok(0) };
+        let Some(shelf) = self.shelf.as_ref().filter(|_| !self.store.options().read_only) else {
+            return Ok(0);
+        };
         let places: Vec<Arc<Place>> = held(&self.places).values().cloned().collect();
         let mut count = 0;
         for place in places {
@@ -197,6 +203,7 @@ impl Nearest {
             history: OnceLock::new(),
             warmed: OnceLock::new(),
             saved: Mutex::default(),
+            selected: Mutex::default(),
         };
         Ok(Some(held(&self.places).entry(collection.into()).or_insert(Arc::new(place)).clone()))
     }
@@ -266,12 +273,9 @@ impl Nearest {
         hold: bool,
         job: &Job,
     ) -> Result<Option<Vec<Near>>> {
-        let search = |ids: Vec<Arc<str>>| ready.search_told(&sought.query, &sought.options, Some(&Ids::Names(ids)));
         if !hold {
-            let Some((Ids::Names(keys), selected)) = self.backend.select(&place.target.collection, filter)? else {
-                return Ok(None);
-            };
-            let (hits, searched) = search(keys)?;
+            let (keys, selected) = self.select(place, filter, &ready.generation())?;
+            let (hits, searched) = ready.search_told(&sought.query, &sought.options, Some(&keys))?;
             return if searched == selected { self.records(hits, &searched, sought) } else { Ok(None) };
         }
         // Somebody writes all the time: so this state stays as it is, and is asked what matches.
@@ -284,6 +288,25 @@ impl Nearest {
         };
         let hits = body.search(&sought.query, &sought.options, Some(&keys))?;
         self.records(ready.label(&body, hits), &generation, sought)
+    }
+
+    /// The rows that match a filter, and of which generation that is: this one, where that is known already.
+    fn select(&self, place: &Place, filter: &Filter, of: &Generation) -> Result<(Arc<Ids>, Generation)> {
+        let known =
+            |(kept, generation, _): &&(Filter, Generation, Arc<Ids>)| kept == filter && generation == of;
+        if let Some((_, generation, keys)) = held(&place.selected).iter().find(known) {
+            return Ok((keys.clone(), generation.clone()));
+        }
+        let found = self.backend.select(&place.target.collection, filter)?;
+        let (keys, generation) = found.unwrap_or((Ids::Names(Vec::new()), of.clone()));
+        let keys = Arc::new(keys);
+        let mut selected = held(&place.selected);
+        selected.retain(|(kept, ..)| kept != filter);
+        if selected.len() == FILTERS {
+            selected.remove(0);
+        }
+        selected.push((filter.clone(), generation.clone(), keys.clone()));
+        Ok((keys, generation))
     }
 
     /// Whether a moment is that of the newest write, so that an index of now will do.

@@ -155,7 +155,11 @@ fn wrap(found: Vec<Near>, handle: Handle) -> Wrap {
             let record = Bound::new(py, Record::new(record, &handle))?;
             PyTuple::new(
                 py,
-                [record.into_any(), score.into_pyobject(py)?.into_any(), distance.into_pyobject(py)?.into_any()],
+                [
+                    record.into_any(),
+                    score.into_pyobject(py)?.into_any(),
+                    distance.into_pyobject(py)?.into_any(),
+                ],
             )
         });
         Ok(PyList::new(py, rows.collect::<PyResult<Vec<_>>>()?)?.into_any().unbind())
@@ -188,16 +192,21 @@ impl Embedding {
         let numbers = matrix.copy_all()?;
         let listed = |name: &str, given: Given<'_, '_>| -> PyResult<Vec<Py<PyAny>>> {
             let wrong = || {
-                let message = format!("{name} must be a list, one for each embedding, got {}", type_name(given));
+                let message =
+                    format!("{name} must be a list, one for each embedding, got {}", type_name(given));
                 invalid_type(py, message, None)
             };
             if given.is_instance_of::<pyo3::types::PyString>() {
                 return Err(wrong());
             }
-            let listed: Vec<Py<PyAny>> =
-                given.try_iter().map_err(|_| wrong())?.map(|item| Ok(item?.unbind())).collect::<PyResult<_>>()?;
+            let listed: Vec<Py<PyAny>> = given
+                .try_iter()
+                .map_err(|_| wrong())?
+                .map(|item| Ok(item?.unbind()))
+                .collect::<PyResult<_>>()?;
             if listed.len() != count {
-                let message = format!("{name} must be as many as the embeddings, {count}, got {}", listed.len());
+                let message =
+                    format!("{name} must be as many as the embeddings, {count}, got {}", listed.len());
                 return Err(invalid(py, message, "the embeddings are an array of shape (n, d)"));
             }
             Ok(listed)
@@ -248,10 +257,10 @@ impl Embedding {
         model: Option<Given<'_, '_>>,
         expect: Option<Given<'_, '_>>,
     ) -> PyResult<Self> {
-        let (space, key): (Arc<str>, Arc<str>) = (writes::namespace(namespace)?.into(), writes::key(key)?.into());
+        let (space, key): (Arc<str>, Arc<str>) =
+            (writes::namespace(namespace)?.into(), writes::key(key)?.into());
         let expect: Option<Expect> = expect.map(writes::expect).transpose()?;
-        let condition =
-            expect.map(|expect| Condition { namespace: space.clone(), key: key.clone(), expect });
+        let condition = expect.map(|expect| Condition { namespace: space.clone(), key: key.clone(), expect });
         let mut body = writes::body(value, extras)?;
         body.vectors.push(writes::named("", "embedding", embedding)?);
         Ok(Self {
@@ -275,7 +284,11 @@ impl Embedding {
 fn model(given: Given<'_, '_>) -> PyResult<Arc<str>> {
     let name = args::text("model", given)?;
     if name.is_empty() {
-        return Err(invalid(given.py(), "model must not be empty".to_owned(), "leave it out where it has no name"));
+        return Err(invalid(
+            given.py(),
+            "model must not be empty".to_owned(),
+            "leave it out where it has no name",
+        ));
     }
     Ok(name.as_ref().into())
 }

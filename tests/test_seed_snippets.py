@@ -38,6 +38,8 @@ def test_the_top_level_layout() -> None:
         "LocalBackend",
         "FsBackend",
         "Consistency",
+        "LakeBundle",
+        "RefreshResult",
         "Embedder",
         "LimnionError",
         "__version__",
@@ -163,6 +165,17 @@ def test_the_lake(capsys: pytest.CaptureFixture[str]) -> None:
 
     # Federated search across all backends
     assert lake.search_federated(collection="docs", query=query, k=10) == hits
+
+    # Bundle witness operations: "local" of the snippet is the name of the backend
+    witness = lake.publish_bundle("docs", out_dir="bundle/")
+    result = lake.refresh_from_bundle_dir(key=("hot-shard", "docs"), dir="bundle/")
+    assert result == limnion.RefreshResult.UP_TO_DATE  # or INVALIDATED, BUNDLE_MISSING
+    assert limnion.LakeBundle.read("bundle/").witness == witness
+    assert [member.name for member in limnion.RefreshResult] == [
+        "UP_TO_DATE",
+        "INVALIDATED",
+        "BUNDLE_MISSING",
+    ]
 
     # Pythonic conveniences
     index = lake.index("docs")

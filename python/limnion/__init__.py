@@ -84,7 +84,7 @@ if TYPE_CHECKING:
     from limnion.diff import Diff
     from limnion.embed import Embedder
     from limnion.filters import F
-    from limnion.lake import Consistency, Lake, LakeHit
+    from limnion.lake import Consistency, Lake, LakeBundle, LakeHit, RefreshResult
     from limnion.records import Record, Records
     from limnion.serializers import register_serializer
     from limnion.sync_database import SyncDatabase
@@ -118,6 +118,7 @@ __all__ = [
     "HitsBatch",
     "KeyNotFoundError",
     "Lake",
+    "LakeBundle",
     "LakeError",
     "LakeHit",
     "LakeHits",
@@ -134,6 +135,7 @@ __all__ = [
     "Recommendation",
     "Record",
     "Records",
+    "RefreshResult",
     "Retention",
     "SerializationError",
     "StoreBackend",
@@ -158,9 +160,11 @@ _LATER: Final = {
     "Embedder": "embed",
     "F": "filters",
     "Lake": "lake",
+    "LakeBundle": "lake",
     "LakeHit": "lake",
     "Record": "records",
     "Records": "records",
+    "RefreshResult": "lake",
     "Retention": "config",
     "SyncDatabase": "sync_database",
     "register_serializer": "serializers",

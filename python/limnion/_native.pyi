@@ -24,13 +24,23 @@ from typing_extensions import disjoint_base
 from limnion.database import Database
 from limnion.errors import KeyNotFoundError
 from limnion.indexes import FlatF32Index, Hit, RabitqAsymIndex, RabitqIndex, RabitqPlusIndex
-from limnion.lake import BackendReport, CollectionStats, Consistency, LakeHit
+from limnion.lake import (
+    BackendReport,
+    CollectionStats,
+    Consistency,
+    LakeBundle,
+    LakeHit,
+    LoadedCache,
+    RefreshResult,
+)
 from limnion.protocols import AsyncBackend, Backend, Description, Pulled
 from limnion.sync_database import SyncDatabase
 from limnion.types import (
     AmongLike,
+    ArrowStream,
     AsOf,
     Expect,
+    Fusion,
     IdsLike,
     MatrixLike,
     Metric,
@@ -52,6 +62,7 @@ __all__ = [
     "LakeHits",
     "LakeHitsBatch",
     "LocalBackend",
+    "ObjectShelf",
     "ObjectStoreBackend",
     "Record",
     "Request",
@@ -61,6 +72,7 @@ __all__ = [
     "VectorIndex",
     "Write",
     "__version__",
+    "_bundle",
     "_recommend",
     "cpu_features",
     "error_kinds",
@@ -87,6 +99,9 @@ def error_kinds() -> list[str]:
 
     `limnion.errors.KINDS` has a class for each.
     """
+
+def _bundle(dir: str | os.PathLike[str] | ObjectShelf, verify: bool) -> dict[str, Any]:
+    """The fields of the bundle in a folder; all of its rows are looked at where that is wanted."""
 
 def _recommend(
     n: int,
@@ -822,16 +837,32 @@ class LocalBackend(VectorBackend):
     """
 
     def __new__(cls, name: str) -> Self: ...
+    @overload
     def upsert(self, collection: str, ids: IdsLike, vectors: MatrixLike) -> None:
         """Puts rows into a collection: all of them, or none where something is wrong.
 
         The collection is made by that. Rows with new ids are added, those with known ids get
         another vector. `vectors` is a float32 array of shape (n, d); it is copied.
 
+        In place of ids and vectors one table is taken: of pyarrow, polars, pandas, duckdb, or
+        whatever has `__arrow_c_stream__`. `id_column` has integers, `vector_column` lists of one
+        length, or of a fixed size, of float32, float64 or float16; neither has nulls.
+
         Raises `DimensionMismatch` for vectors of another length than those that are there,
-        `DuplicateIdError`, `InvalidArgumentError` for NaN and infinity, `InvalidTypeError`.
+        `DuplicateIdError`, `InvalidArgumentError` for NaN, infinity, nulls and a column that is
+        missing, `InvalidTypeError`.
         """
 
+    @overload
+    def upsert(
+        self,
+        collection: str,
+        ids: ArrowStream,
+        vectors: None = None,
+        *,
+        id_column: str = "id",
+        vector_column: str = "vector",
+    ) -> None: ...
     def delete(self, collection: str, ids: int | IdsLike) -> int:
         """Removes the row with an id, or the rows with several, as far as they are there.
 
@@ -872,12 +903,24 @@ class FsBackend(VectorBackend):
     def path(self) -> Path:
         """The folder, without links."""
 
+    @overload
     def upsert(self, collection: str, ids: IdsLike | Sequence[str], vectors: MatrixLike) -> None:
         """Puts rows into a collection: all of them, or none. On disk when it returns.
 
         It is written as `.rows`, whole; other processes may read and write it at the same time.
+        A table is taken as `LocalBackend.upsert` takes it; its ids may be strings here.
         """
 
+    @overload
+    def upsert(
+        self,
+        collection: str,
+        ids: ArrowStream,
+        vectors: None = None,
+        *,
+        id_column: str = "id",
+        vector_column: str = "vector",
+    ) -> None: ...
     def delete(self, collection: str, ids: int | str | IdsLike | Sequence[str]) -> int:
         """Removes rows, as far as they are there, and says how many were."""
 
@@ -920,12 +963,24 @@ class ObjectStoreBackend(VectorBackend):
         vector_column: str = "vector",
         **settings: str | int,
     ) -> Self: ...
+    @overload
     def put_rows(self, collection: str, ids: IdsLike, vectors: MatrixLike) -> None:
         """Puts a collection there, in place of the one of that name.
 
-        Whoever reads it sees the one or the other.
+        Whoever reads it sees the one or the other. A table is taken as `LocalBackend.upsert` takes
+        it.
         """
 
+    @overload
+    def put_rows(
+        self,
+        collection: str,
+        ids: ArrowStream,
+        vectors: None = None,
+        *,
+        id_column: str = "id",
+        vector_column: str = "vector",
+    ) -> None: ...
     def drop_collection(self, collection: str) -> bool:
         """Removes a collection, and says whether it was there."""
 
@@ -938,6 +993,37 @@ class StoreBackend(VectorBackend):
     """
 
     def __new__(cls, database: Database | SyncDatabase, name: str = "store") -> Self: ...
+
+@final
+class ObjectShelf:
+    """A folder of an object store, in which bundles and saved indexes are kept.
+
+    Wherever a lake takes a folder for those, it takes one of these, or a string such as
+    `"s3://bucket/folder"`, which is `ObjectShelf("s3://bucket/folder", from_env=True)`. All but
+    `file://` take a limnion that was built with the feature `clouds`.
+
+    Args:
+        url: The address, as for `ObjectStoreBackend`.
+        from_env: Whether environment variables (`AWS_...`, `GOOGLE_...`, `AZURE_...`) are read.
+        from_machine: Whether the cloud's machine may be asked for credentials.
+        attempts: How often a request is tried; 4 times without.
+        silence: Seconds for which a server may send nothing; 20 without.
+        settings: As the store knows them: `endpoint`, `region`, `access_key_id` ...
+    """
+
+    def __new__(
+        cls,
+        url: str,
+        *,
+        from_env: bool = False,
+        from_machine: bool = False,
+        attempts: int | None = None,
+        silence: float | dt.timedelta | None = None,
+        **settings: str | int,
+    ) -> Self: ...
+    @property
+    def url(self) -> str:
+        """The address."""
 
 @disjoint_base
 class Lake:
@@ -1114,6 +1200,214 @@ class Lake:
         cached_only: bool = False,
     ) -> _Coroutine[Any, Any, LakeHits]:
         """`search_federated`, to be awaited."""
+
+    def search_hybrid(
+        self,
+        collection: str,
+        query: VectorLike,
+        text: str,
+        k: int = 10,
+        *,
+        backend: str | None = None,
+        fusion: Fusion = "rrf",
+        weight: float = 0.5,
+        where: AmongLike | None = None,
+        recall: float | None = None,
+        rerank_factor: int | None = None,
+        timeout: float | dt.timedelta | None = None,
+        cached_only: bool = False,
+    ) -> LakeHits:
+        """The best rows of a collection by a vector and a text together, best first.
+
+        The index finds what is near `query`, the backend whose text fits `text`; of each the best
+        4 k are looked at, 60 at least, and a row that only one of them has counts too. It takes a
+        backend with text: `StoreBackend`, or a class of yours with a method `text_search`.
+
+        The `score` of a hit is the fused one; its `distance` is that of its vector, whichever half
+        found it. Hits are rows of the index, in one generation: a row that was written after that
+        is found by the next fresh search.
+
+        Args:
+            collection: Its name.
+            query: A float32 array of shape (d,).
+            text: What the backend's full text is searched for.
+            k: How many hits, at least 1.
+            backend: As in `search_one`.
+            fusion: `"rrf"` adds ranks: 2 weight / (60 + rank of the vector) + 2 (1 - weight) /
+                (60 + rank of the text), ranks from 1 on; at 0.5 that is reciprocal rank fusion as
+                published (Cormack, Clarke and Büttcher, 2009). `"weighted"` adds scores, each
+                half's stretched to [0, 1] over the rows that either has found; a row that the text
+                did not find has the text's lowest score, or 0 if that is lower.
+            weight: How much the vector counts, from 0 to 1; the text counts for the rest.
+            where: As in `search_one`, for both halves.
+            recall: As in `search_one`.
+            rerank_factor: As in `search_one`, for each row that is looked at.
+            timeout: As in `search_one`.
+            cached_only: As in `search_one`.
+
+        Ties go to the lower id. Cost: a search of the index for 4 k rows, and the text search.
+
+        Raises what `search_one` raises, and `InvalidArgumentError` where the backend has no text.
+        """
+
+    def search_hybrid_async(
+        self,
+        collection: str,
+        query: VectorLike,
+        text: str,
+        k: int = 10,
+        *,
+        backend: str | None = None,
+        fusion: Fusion = "rrf",
+        weight: float = 0.5,
+        where: AmongLike | None = None,
+        recall: float | None = None,
+        rerank_factor: int | None = None,
+        timeout: float | dt.timedelta | None = None,
+        cached_only: bool = False,
+    ) -> _Coroutine[Any, Any, LakeHits]:
+        """`search_hybrid`, to be awaited."""
+
+    def publish_bundle(
+        self,
+        collection: str,
+        out_dir: str | os.PathLike[str] | ObjectShelf,
+        *,
+        backend: str | None = None,
+        timeout: float | dt.timedelta | None = None,
+        pii_policy: str | None = None,
+        lineage_id: str | None = None,
+        memory_class: str | None = None,
+    ) -> str:
+        """Publishes the index of a collection for others to take, and gives its witness.
+
+        The index is made ready first, as for a search. Who reads the folder meanwhile finds the
+        bundle before or the new one; one folder is for one bundle.
+
+        Args:
+            collection: Its name.
+            out_dir: A folder, which is made where it is not there, the address of one in an object
+                store (`"s3://bucket/docs"`), or an `ObjectShelf`.
+            backend: Which backend's; may be left out where only one has such a collection.
+            timeout: Seconds or a timedelta to wait for the index.
+            pii_policy: Your word on personal data in it, for those who read the manifest.
+            lineage_id: Your word on where it comes from.
+            memory_class: Your word on what kind of memory it is.
+
+        Cost: a digest of all rows, and writing the index once. Raises what `prime` raises, and
+        `LakeError` where the folder cannot be written.
+        """
+
+    def publish_bundle_async(
+        self,
+        collection: str,
+        out_dir: str | os.PathLike[str] | ObjectShelf,
+        *,
+        backend: str | None = None,
+        timeout: float | dt.timedelta | None = None,
+        pii_policy: str | None = None,
+        lineage_id: str | None = None,
+        memory_class: str | None = None,
+    ) -> _Coroutine[Any, Any, str]:
+        """`publish_bundle`, to be awaited."""
+
+    def take_bundle(
+        self,
+        collection: str,
+        dir: str | os.PathLike[str] | ObjectShelf,
+        *,
+        backend: str | None = None,
+        verify: bool = True,
+    ) -> LakeBundle:
+        """Takes a published index for a collection, instead of building one.
+
+        So one machine builds and many read: they take what it has published. From then on the index
+        is looked after as if it had been built here: where the backend has moved on, it is brought
+        up to date, and no answer is staler than `Consistency` allows. `refresh_from_bundle_dir`
+        says whether something newer has been published.
+
+        Args:
+            collection: Its name here. It has to be the same data: its backend tells of the same
+                place as the publisher's did.
+            dir: Where it was published.
+            backend: Which backend's; may be left out where only one has such a collection.
+            verify: Whether all of it is read and compared with its witness now. Without that, the
+                file is mapped, and its checksums are looked at when it is first searched; one that
+                turns out damaged then is built from the backend.
+
+        Raises `CacheMissError` where there is no bundle, `WitnessMismatch` where it is not whole or
+        is of other data, `InvalidArgumentError` where it was built with other settings than the
+        lake has, `LakeError`, `BackendError`.
+        """
+
+    def take_bundle_async(
+        self,
+        collection: str,
+        dir: str | os.PathLike[str] | ObjectShelf,
+        *,
+        backend: str | None = None,
+        verify: bool = True,
+    ) -> _Coroutine[Any, Any, LakeBundle]:
+        """`take_bundle`, to be awaited."""
+
+    def refresh_from_bundle_dir(
+        self, key: tuple[str, str], dir: str | os.PathLike[str] | ObjectShelf
+    ) -> RefreshResult:
+        """Compares the index in memory with a published one, and forgets it where they differ.
+
+        No backend is asked. After `INVALIDATED`, `take_bundle` takes the new one, or the next
+        search builds it.
+
+        Args:
+            key: (backend, collection).
+            dir: Where bundles of it are published.
+
+        Cost: a digest of all rows in memory. Raises `UnknownCollection` where there is no such
+        backend, `WitnessMismatch` where the bundle is damaged or of other data, `LakeError`.
+        """
+
+    def refresh_from_bundle_dir_async(
+        self, key: tuple[str, str], dir: str | os.PathLike[str] | ObjectShelf
+    ) -> _Coroutine[Any, Any, RefreshResult]:
+        """`refresh_from_bundle_dir`, to be awaited."""
+
+    def save_cache(self, dir: str | os.PathLike[str] | ObjectShelf) -> list[tuple[str, str]]:
+        """Writes all indexes in memory to a folder, for `load_cache` in another process.
+
+        Gives the (backend, collection) of each. What is there of other collections stays. The
+        folder is a cache: deleting it costs the time of a build, and no data.
+
+        Indexes of what lies in memory (`LocalBackend`, and classes of your own that tell no
+        `Description.source`) are of no use to another process, which has not that memory.
+
+        Cost: a digest of all rows, and writing them. Raises `LakeError` where the folder cannot be
+        written.
+        """
+
+    def save_cache_async(
+        self, dir: str | os.PathLike[str] | ObjectShelf
+    ) -> _Coroutine[Any, Any, list[tuple[str, str]]]:
+        """`save_cache`, to be awaited."""
+
+    def load_cache(self, dir: str | os.PathLike[str] | ObjectShelf) -> LoadedCache:
+        """Has at hand what `save_cache` wrote: milliseconds, however much it is.
+
+        Index files are mapped, and read when they are first searched. That is also when the backend
+        is asked whether they are current, as for any index: what has changed since is worked in, or
+        built anew. What turns out damaged, of other data, or built with other settings then is
+        built anew, too: an answer never comes from it. Files that cannot be used at all are left
+        out, and told of.
+
+        Register the backends first. An index that is in memory already stays as it is. limnion
+        replaces files by renaming; nobody else may shorten them while they are mapped.
+
+        Raises `LakeError` where the folder cannot be read. One that is not there is empty.
+        """
+
+    def load_cache_async(
+        self, dir: str | os.PathLike[str] | ObjectShelf
+    ) -> _Coroutine[Any, Any, LoadedCache]:
+        """`load_cache`, to be awaited."""
 
     def prime(
         self,

@@ -35,20 +35,22 @@ from limnion._native import (
     LakeHits,
     LakeHitsBatch,
     LocalBackend,
+    ObjectShelf,
     ObjectStoreBackend,
     StoreBackend,
 )
-from limnion.errors import LakeError
+from limnion.errors import LakeError, WitnessMismatch
 
 if TYPE_CHECKING:
     import datetime as dt
+    import os
     from collections.abc import Coroutine, Iterable
     from types import TracebackType
     from typing import Literal, Self
 
     from limnion.errors import LimnionError
     from limnion.protocols import AsyncBackend, Backend
-    from limnion.types import AmongLike, MatrixLike, Metric, Originals, VectorLike
+    from limnion.types import AmongLike, Fusion, MatrixLike, Metric, Originals, VectorLike
 
 __all__ = [
     "BackendReport",
@@ -58,12 +60,16 @@ __all__ = [
     "FsBackend",
     "Lake",
     "LakeBuilder",
+    "LakeBundle",
     "LakeHit",
     "LakeHits",
     "LakeHitsBatch",
     "LakeStats",
+    "LoadedCache",
     "LocalBackend",
+    "ObjectShelf",
     "ObjectStoreBackend",
+    "RefreshResult",
     "Session",
     "StoreBackend",
 ]
@@ -94,6 +100,19 @@ class Consistency(enum.Enum):
     """Another name of `FROZEN`."""
 
 
+class RefreshResult(enum.Enum):
+    """What a look at a published bundle has come to."""
+
+    UP_TO_DATE = "up-to-date"
+    """The index in memory is that of the bundle, or there is none in memory."""
+
+    INVALIDATED = "invalidated"
+    """Another one has been published: the index in memory was forgotten."""
+
+    BUNDLE_MISSING = "bundle-missing"
+    """There is no bundle."""
+
+
 class LakeHit(NamedTuple):
     """One answer of a search in a lake."""
 
@@ -107,10 +126,124 @@ class LakeHit(NamedTuple):
     """What it is called there."""
 
     score: float
-    """Higher is better: cosine in [-1, 1], inner product, or 1 / (1 + d) for a distance of d."""
+    """Higher is better: cosine in [-1, 1], inner product, or 1 / (1 + d) for a distance of d. Of
+    `search_hybrid` it is the fused score."""
 
     distance: float
     """Lower is nearer: Euclidean distance, negative inner product, or 1 - cosine."""
+
+
+class LoadedCache(NamedTuple):
+    """What has come of `Lake.load_cache`."""
+
+    loaded: list[tuple[str, str]]
+    """The (backend, collection) of each index that is in memory now."""
+
+    skipped: dict[tuple[str, str], LimnionError]
+    """Those that were left out, and why. They are built when they are first searched."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class LakeBundle:
+    """What a published index is, and what it was built from: the manifest of a bundle.
+
+    `Lake.publish_bundle` writes bundles, `Lake.take_bundle` takes them.
+
+    >>> import limnion, numpy as np, tempfile
+    >>> shard = limnion.LocalBackend("hot-shard")
+    >>> shard.upsert("docs", [1, 2], np.eye(2, dtype=np.float32))
+    >>> lake = limnion.Lake(backends=[shard])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     witness = lake.publish_bundle("docs", folder)
+    ...     bundle = limnion.LakeBundle.read(folder)
+    ...     bundle.verify(folder)
+    >>> bundle.witness == witness
+    True
+    >>> bundle.rows, bundle.dim, bundle.metric, bundle.bits
+    (2, 2, 'cosine', 1)
+    """
+
+    format_version: int
+    """Which version of the document: 3, or 1 and 2 as ruLake wrote them, which had no index."""
+
+    witness: str
+    """SHAKE-256 over source, generation, settings and a digest of all rows, in hexadecimal. It has
+    no key: it shows accidents and mix-ups, not forgery. Of ruLake's it covers no rows."""
+
+    data_ref: str
+    """Where the data lies that it was built from."""
+
+    generation: int | str
+    """Which state of that data."""
+
+    dim: int
+    """Numbers a vector."""
+
+    rows: int | None
+    """How many rows; `None` where there is no index."""
+
+    metric: Metric | None
+    """How near two vectors are; `None` where there is no index."""
+
+    bits: int | None
+    """Bits a dimension of the codes; `None` where there is no index."""
+
+    originals: Originals | None
+    """How the vectors are kept, if they are."""
+
+    rotation_seed: int
+    """What chose the random rotation."""
+
+    rerank_factor: int | None
+    """Looks closely at exactly so many rows for each hit; `None` where the bound decides."""
+
+    content: str | None
+    """BLAKE3 over all rows in the order of their ids, in hexadecimal."""
+
+    has_names: bool
+    """Whether ids are strings."""
+
+    pii_policy: str | None
+    """The publisher's word on personal data in it."""
+
+    lineage_id: str | None
+    """The publisher's word on where it comes from."""
+
+    memory_class: str | None
+    """The publisher's word on what kind of memory it is."""
+
+    @classmethod
+    def read(cls, dir: str | os.PathLike[str] | ObjectShelf) -> Self:
+        """Reads the manifest in a folder, and whether it is what its own witness says.
+
+        Args:
+            dir: The folder, the address of one in an object store, or an `ObjectShelf`. Bundles of
+                ruLake (`table.rulake.json`) are read too.
+
+        Raises:
+            CacheMissError: where there is no bundle.
+            WitnessMismatch: where the manifest is damaged.
+            LakeError: where it cannot be read, or is of a newer version.
+        """
+        return cls(**_native._bundle(dir, False))  # noqa: FBT003, SLF001 - ours
+
+    def verify(self, dir: str | os.PathLike[str] | ObjectShelf) -> None:
+        """Reads all rows of the bundle in a folder: whether they are those that this one is of.
+
+        With asyncio: `await asyncio.to_thread(bundle.verify, dir)`. Cost: reading the index.
+
+        Raises:
+            CacheMissError: where there is no bundle.
+            WitnessMismatch: where another bundle is there by now, or what is there is not whole.
+            LakeError: where it cannot be read.
+        """
+        there = type(self)(**_native._bundle(dir, True))  # noqa: FBT003, SLF001 - ours
+        if there != self:
+            raise WitnessMismatch(
+                f"the bundle there has the witness {there.witness}, and this one has "
+                f"{self.witness}",
+                "another one has been published since: read it anew",
+            )
 
 
 class BackendReport(NamedTuple):
@@ -662,6 +795,70 @@ class Session:
             queries,
             k,
             backend=self._use(collection, backend),
+            where=where,
+            recall=recall,
+            rerank_factor=rerank_factor,
+            timeout=timeout,
+            cached_only=cached_only,
+        )
+
+    def search_hybrid(
+        self,
+        collection: str,
+        query: VectorLike,
+        text: str,
+        k: int = 10,
+        *,
+        backend: str | None = None,
+        fusion: Fusion = "rrf",
+        weight: float = 0.5,
+        where: AmongLike | None = None,
+        recall: float | None = None,
+        rerank_factor: int | None = None,
+        timeout: float | dt.timedelta | None = None,
+        cached_only: bool = False,
+    ) -> LakeHits:
+        """`Lake.search_hybrid`."""
+        return self._lake.search_hybrid(
+            collection,
+            query,
+            text,
+            k,
+            backend=self._use(collection, backend),
+            fusion=fusion,
+            weight=weight,
+            where=where,
+            recall=recall,
+            rerank_factor=rerank_factor,
+            timeout=timeout,
+            cached_only=cached_only,
+        )
+
+    async def search_hybrid_async(
+        self,
+        collection: str,
+        query: VectorLike,
+        text: str,
+        k: int = 10,
+        *,
+        backend: str | None = None,
+        fusion: Fusion = "rrf",
+        weight: float = 0.5,
+        where: AmongLike | None = None,
+        recall: float | None = None,
+        rerank_factor: int | None = None,
+        timeout: float | dt.timedelta | None = None,  # noqa: ASYNC109 - the lake's own
+        cached_only: bool = False,
+    ) -> LakeHits:
+        """`Lake.search_hybrid_async`."""
+        return await self._lake.search_hybrid_async(
+            collection,
+            query,
+            text,
+            k,
+            backend=await self._use_async(collection, backend),
+            fusion=fusion,
+            weight=weight,
             where=where,
             recall=recall,
             rerank_factor=rerank_factor,

@@ -120,6 +120,11 @@ class Description:
     metric: Metric | None = None
     """How near two vectors are, where the backend has an opinion; the lake's own without."""
 
+    source: str | None = None
+    """Where the data lies: the same text for everybody who means the same data, in other processes
+    and on other machines too, such as `"postgres://host/db/table"`. With it, saved indexes and
+    bundles can be taken there; without it, an index is for this backend object alone."""
+
 
 class Pulled(NamedTuple):
     """Rows of a collection, and the generation that they belong to."""
@@ -165,7 +170,8 @@ class Backend(Protocol):
       an index need not be built anew; `None` where that cannot be told;
     - `select(collection, filter) -> tuple[ids, generation] | None`: the rows that match a filter,
       given as a dict, and the generation that they belong to; without it, `where=` takes ids only;
-    - `text_search(collection, query, k) -> list[tuple[id, score]] | None`.
+    - `text_search(collection, query, k) -> list[tuple[id, score]] | None`: the `k` rows whose text
+      fits a query best, with scores of which higher is better; for `Lake.search_hybrid`.
 
     >>> import limnion, numpy as np
     >>> from limnion.protocols import Backend, Description, Pulled

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +13,13 @@ from limnion.filters import Filter
 
 __all__ = [
     "AmongLike",
+    "ArrowStream",
     "AsOf",
     "Durability",
     "EmbedFn",
     "Expect",
     "FilterLike",
+    "Fusion",
     "IdsLike",
     "MatrixLike",
     "Metric",
@@ -53,6 +55,18 @@ EmbedFn: TypeAlias = Callable[[str], VectorLike | Awaitable[VectorLike]]
 
 IdsLike: TypeAlias = NDArray[np.integer[Any]] | Sequence[int]
 """Ids: integers of any width, from 0 to 2**64 - 1."""
+
+
+class ArrowStream(Protocol):
+    """A table: of pyarrow, polars, pandas, duckdb, or whatever has the Arrow C stream interface."""
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None, /) -> object:
+        """A capsule with the stream."""
+        ...
+
+
+Fusion: TypeAlias = Literal["rrf", "weighted"]
+"""How two orders of rows become one: by their ranks, or by their scores."""
 
 WhereLike: TypeAlias = NDArray[np.bool_] | NDArray[np.integer[Any]] | Sequence[int] | Sequence[bool]
 """The rows that a search may find: their ids, or one bool a row in the order of `index.ids`."""

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import limnion
+from limnion.lake import ObjectShelf
 from limnion.records import SimilarHit
 from limnion.types import Metric, Originals
 
@@ -90,6 +91,40 @@ def rest() -> None:
     assert_type(limnion.Embedder.builtin().embed("text"), NDArray[np.float32])
     assert_type(limnion.LimnionError("message").suggestion, str | None)
     assert_type(limnion.DimensionMismatch.kind, str)
+
+
+async def lake() -> None:
+    """A lake finds hits, publishes its indexes, and saves them."""
+    shard = limnion.LocalBackend("shard")
+    shard.upsert("docs", range(4), vectors)
+    shard.upsert("docs", [1, 2])  # type: ignore[call-overload]
+    shard.upsert("docs", [1, 2], vectors, id_column="key")  # type: ignore[call-overload]
+    lake = limnion.Lake(consistency=limnion.Consistency.EVENTUAL, ttl=1, backends=[shard])
+    hits = lake.search_one("docs", query, k=3, where=[1, 2])
+    assert_type(hits, limnion.LakeHits)
+    assert_type(hits[0].id, int | str)
+    assert_type(hits.ids, NDArray[np.uint64] | list[int | str])
+    hybrid = lake.search_hybrid("docs", query, "text", fusion="weighted", weight=0.3)
+    assert_type(hybrid, limnion.LakeHits)
+    lake.search_hybrid("docs", query, "text", fusion="sum")  # type: ignore[arg-type]
+    assert_type(await lake.search_hybrid_async("docs", query, "text"), limnion.LakeHits)
+    assert_type(lake.publish_bundle("docs", Path("x"), lineage_id="run"), str)
+    assert_type(await lake.publish_bundle_async("docs", "s3://bucket/x"), str)
+    bundle = lake.take_bundle("docs", ObjectShelf("s3://bucket/x", from_env=True, region="here"))
+    assert_type(bundle, limnion.LakeBundle)
+    assert_type(limnion.LakeBundle.read("x"), limnion.LakeBundle)
+    assert_type(bundle.generation, int | str)
+    bundle.rows = 3  # type: ignore[misc]
+    result = lake.refresh_from_bundle_dir(key=("shard", "docs"), dir="x")
+    assert_type(result, limnion.RefreshResult)
+    lake.refresh_from_bundle_dir("docs", "x")  # type: ignore[arg-type]
+    assert_type(lake.save_cache("x"), list[tuple[str, str]])
+    loaded = lake.load_cache("x")
+    assert_type(loaded.loaded, list[tuple[str, str]])
+    assert_type(loaded.skipped, dict[tuple[str, str], limnion.LimnionError])
+    lake.set_consistency("docs", "fresh")  # type: ignore[arg-type]
+    with lake.session() as session:
+        assert_type(session.search_hybrid("docs", query, "text"), limnion.LakeHits)
 
 
 @dataclasses.dataclass

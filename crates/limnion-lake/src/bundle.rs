@@ -389,7 +389,12 @@ impl Lake {
             return Err(mismatch(message));
         }
         let same = if bundle.format_version == VERSION {
-            LakeBundle::of(&body, Notes::default())?.witness == bundle.witness
+            match LakeBundle::of(&body, Notes::default()) {
+                Ok(mine) => mine.witness == bundle.witness,
+                // It lies in a damaged file.
+                Err(error) if error.kind() == ErrorKind::CorruptFile => false,
+                Err(error) => return Err(error),
+            }
         } else {
             Generation::from(&bundle.generation) == body.origin.generation
         };

@@ -1,5 +1,6 @@
 //! Backends of a lake: limnion's own, and classes of the user's ([`PythonBackend`]).
 
+mod arrow;
 pub(crate) mod calm;
 mod database;
 mod files;
@@ -8,7 +9,7 @@ mod python;
 
 use std::sync::Arc;
 
-use limnion_lake::{Backend, Description, Generation, Ids, Rows, Sink};
+use limnion_lake::{Backend, Columns, Description, Generation, Ids, Rows, Sink};
 use limnion_types::Result;
 use numpy::{PyArray1, PyArrayMethods};
 use pyo3::IntoPyObjectExt;
@@ -16,11 +17,12 @@ use pyo3::prelude::*;
 use pyo3::types::PyList;
 
 pub(crate) use self::database::StoreBackend;
-pub(crate) use self::files::{FsBackend, ObjectStoreBackend};
+pub(crate) use self::files::{FsBackend, ObjectStoreBackend, object_options};
 pub(crate) use self::local::LocalBackend;
 pub(crate) use self::python::PythonBackend;
-use crate::args::text;
-use crate::errors::OrRaise;
+use crate::args::{Matrix, text, type_name};
+use crate::errors::{OrRaise, invalid_argument, invalid_type};
+use crate::lake;
 use crate::pool::{Task, Watch};
 
 type Given<'a, 'py> = &'a Bound<'py, PyAny>;
@@ -50,6 +52,68 @@ impl VectorBackend {
         }
         let backend = self.0.clone();
         wait_for(py, move || question(&*backend))
+    }
+}
+
+/// The names of columns; the usual ones unless told.
+fn columns(id: Option<Given<'_, '_>>, vector: Option<Given<'_, '_>>) -> PyResult<Columns> {
+    let usual = Columns::default();
+    let name = |what: &str, given: Option<Given<'_, '_>>, usual: String| match given {
+        Some(given) => text(what, given).map(std::borrow::Cow::into_owned),
+        None => Ok(usual),
+    };
+    Ok(Columns { id: name("id_column", id, usual.id)?, vector: name("vector_column", vector, usual.vector)? })
+}
+
+/// Rows with their dimension: of ids and vectors, or of a table that has both.
+fn rows(
+    ids: Given<'_, '_>,
+    vectors: Option<Given<'_, '_>>,
+    id_column: Option<Given<'_, '_>>,
+    vector_column: Option<Given<'_, '_>>,
+) -> PyResult<(Rows, usize)> {
+    let py = ids.py();
+    match vectors {
+        Some(_) if id_column.is_some() || vector_column.is_some() => {
+            let message = "id_column and vector_column must go with a table, got them with ids and vectors";
+            Err(invalid_argument(py, message.to_owned(), Some("leave them out".to_owned())))
+        }
+        Some(vectors) => {
+            let ids = lake::ids("ids", ids)?;
+            let matrix = Matrix::take("vectors", vectors, true)?;
+            Ok((Rows { ids, vectors: matrix.copy_all()? }, matrix.dim()))
+        }
+        None if arrow::is_table(ids)? => arrow::rows(ids, &columns(id_column, vector_column)?),
+        None => {
+            let message = format!(
+                "rows must be ids and vectors, or one table with columns of both, got {} alone",
+                type_name(ids)
+            );
+            let hint = "a table is what has __arrow_c_stream__: of pyarrow, polars, pandas, duckdb ...";
+            Err(invalid_type(py, message, Some(hint.to_owned())))
+        }
+    }
+}
+
+/// [`rows`] whose ids are numbers.
+fn numbered(
+    ids: Given<'_, '_>,
+    vectors: Option<Given<'_, '_>>,
+    id_column: Option<Given<'_, '_>>,
+    vector_column: Option<Given<'_, '_>>,
+) -> PyResult<(Vec<u64>, Vec<f32>, usize)> {
+    if let Some(vectors) = vectors.filter(|_| id_column.is_none() && vector_column.is_none()) {
+        let ids = crate::args::ids("ids", ids)?;
+        let matrix = Matrix::take("vectors", vectors, true)?;
+        return Ok((ids, matrix.copy_all()?, matrix.dim()));
+    }
+    match rows(ids, vectors, id_column, vector_column)? {
+        (Rows { ids: Ids::Numbers(ids), vectors }, dim) => Ok((ids, vectors, dim)),
+        (Rows { ids: Ids::Names(_), .. }, _) => {
+            let message = "ids must be integers here, got strings".to_owned();
+            let hint = "FsBackend and a database keep strings for ids".to_owned();
+            Err(invalid_type(ids.py(), message, Some(hint)))
+        }
     }
 }
 

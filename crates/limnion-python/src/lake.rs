@@ -5,11 +5,14 @@ mod hits;
 pub(crate) mod home;
 pub(crate) mod later;
 mod question;
+mod shelves;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use limnion_lake::{Consistency, OnError, Search, Stats, Target};
+use limnion_lake::{
+    Consistency, Fusion, Hybrid, Notes, OnError, RefreshResult, Search, Stats, Target, Warmed,
+};
 use limnion_types::{Error, ErrorKind};
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
@@ -18,7 +21,9 @@ use pyo3::types::{PyDict, PyList, PyString};
 pub(crate) use self::args::{ids, stretch};
 pub(crate) use self::hits::{LakeHits, LakeHitsBatch, register};
 use self::home::{Home, Registered};
-use self::question::{Answer, Ask, Inquiry, Question, Told, Verb, coroutine, wait};
+use self::question::{Answer, Ask, Inquiry, Keep, Keeping, Question, Told, Verb, coroutine, wait};
+use self::shelves::shelf;
+pub(crate) use self::shelves::{_bundle, ObjectShelf};
 use crate::args::{Matrix, vector};
 use crate::backends::{PythonBackend, VectorBackend};
 use crate::classes::Class;
@@ -72,6 +77,27 @@ fn wrap(py: Python<'_>, (home, answer): Told) -> PyResult<Py<PyAny>> {
         Answer::Forgotten(was) => was.into_py_any(py),
         Answer::Target(target) => key(&target).into_py_any(py),
         Answer::Targets(targets) => targets.iter().map(key).collect::<Vec<_>>().into_py_any(py),
+        Answer::Witness(witness) => witness.into_py_any(py),
+        Answer::Bundle(bundle) => {
+            let class = py.import("limnion.lake")?.getattr("LakeBundle")?;
+            Ok(class.call((), Some(&shelves::fields(py, &bundle)?))?.unbind())
+        }
+        Answer::Compared(result) => {
+            let name = match result {
+                RefreshResult::UpToDate => "UP_TO_DATE",
+                RefreshResult::Invalidated => "INVALIDATED",
+                RefreshResult::BundleMissing => "BUNDLE_MISSING",
+            };
+            Ok(py.import("limnion.lake")?.getattr("RefreshResult")?.getattr(name)?.unbind())
+        }
+        Answer::Warmed(Warmed { loaded, skipped }) => {
+            let reasons = PyDict::new(py);
+            for (target, error) in &skipped {
+                reasons.set_item(key(target), exception(py, error).into_value(py))?;
+            }
+            let loaded: Vec<_> = loaded.iter().map(key).collect();
+            Ok(py.import("limnion.lake")?.getattr("LoadedCache")?.call1((loaded, reasons))?.unbind())
+        }
     }
 }
 
@@ -236,6 +262,87 @@ impl Lake {
             on_error,
             query: Some(vector("query", query, args::half(self.home.settings()))?),
         })
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the options of one call")]
+    fn hybrid(
+        &self,
+        collection: Given<'_, '_>,
+        query: Given<'_, '_>,
+        text: Given<'_, '_>,
+        k: Option<Given<'_, '_>>,
+        backend: Option<Given<'_, '_>>,
+        fusion: Option<Given<'_, '_>>,
+        weight: Option<Given<'_, '_>>,
+        among: Option<Given<'_, '_>>,
+        recall: Option<Given<'_, '_>>,
+        rerank_factor: Option<Given<'_, '_>>,
+        timeout: Option<Given<'_, '_>>,
+        cached_only: Option<Given<'_, '_>>,
+    ) -> PyResult<Question> {
+        let place = Place::take(collection, backend, timeout)?;
+        let search = args::search(k, recall, rerank_factor, among, cached_only)?;
+        let query = vector("query", query, args::half(self.home.settings()))?;
+        let mut hybrid = Hybrid::new(crate::args::text("text", text)?);
+        if let Some(given) = fusion {
+            hybrid.fusion = match &*crate::args::text("fusion", given)? {
+                "rrf" => Fusion::Reciprocal,
+                "weighted" => Fusion::Weighted,
+                other => {
+                    let message = format!("fusion must be 'rrf' or 'weighted', got {other:?}");
+                    return Err(invalid_argument(given.py(), message, None));
+                }
+            };
+        }
+        if let Some(given) = weight {
+            hybrid.weight = crate::args::number("weight", given)?;
+        }
+        Ok(self.question(place, search, Verb::Hybrid(query, hybrid)))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the options of one call")]
+    fn publication(
+        &self,
+        collection: Given<'_, '_>,
+        out_dir: Given<'_, '_>,
+        backend: Option<Given<'_, '_>>,
+        timeout: Option<Given<'_, '_>>,
+        pii_policy: Option<Given<'_, '_>>,
+        lineage_id: Option<Given<'_, '_>>,
+        memory_class: Option<Given<'_, '_>>,
+    ) -> PyResult<Question> {
+        let note =
+            |name: &str, given: Option<Given<'_, '_>>| given.map(|given| args::name(name, given)).transpose();
+        let notes = Notes {
+            pii_policy: note("pii_policy", pii_policy)?,
+            lineage_id: note("lineage_id", lineage_id)?,
+            memory_class: note("memory_class", memory_class)?,
+        };
+        self.simple(collection, backend, timeout, Verb::Publish(shelf("out_dir", out_dir)?, notes))
+    }
+
+    fn taking(
+        &self,
+        collection: Given<'_, '_>,
+        dir: Given<'_, '_>,
+        backend: Option<Given<'_, '_>>,
+        verify: bool,
+    ) -> PyResult<Question> {
+        self.simple(collection, backend, None, Verb::Take(shelf("dir", dir)?, verify))
+    }
+
+    fn comparison(&self, key: Given<'_, '_>, dir: Given<'_, '_>) -> PyResult<Question> {
+        let (backend, collection) = key.extract::<(String, String)>().map_err(|_| {
+            let message =
+                format!("key must be a tuple (backend, collection), got {}", crate::args::type_name(key));
+            invalid_type(key.py(), message, Some("write key=(\"hot-shard\", \"docs\")".to_owned()))
+        })?;
+        let place = Place { collection, backend: Some(backend), timeout: None };
+        Ok(self.question(place, Search::new(1), Verb::Compare(shelf("dir", dir)?)))
+    }
+
+    fn keeping(&self, dir: Given<'_, '_>, verb: Keep) -> PyResult<Keeping> {
+        Ok(Keeping { home: self.home.clone(), shelf: shelf("dir", dir)?, verb })
     }
 
     fn everyone(&self, collection: Given<'_, '_>, backends: Option<Given<'_, '_>>) -> PyResult<Inquiry> {
@@ -502,6 +609,182 @@ impl Lake {
             cached_only,
         )?;
         Ok(coroutine(inquiry, wrap))
+    }
+
+    /// The best rows of a collection by a vector and a text together, best first.
+    #[pyo3(
+        signature = (collection, query, text, k = None, *, backend = None, fusion = None, weight = None, r#where = None, recall = None, rerank_factor = None, timeout = None, cached_only = None),
+        text_signature = "($self, collection, query, text, k=10, *, backend=None, fusion='rrf', weight=0.5, where=None, recall=None, rerank_factor=None, timeout=None, cached_only=False)"
+    )]
+    #[expect(clippy::too_many_arguments, reason = "the options of one call")]
+    fn search_hybrid(
+        &self,
+        py: Python<'_>,
+        collection: Given<'_, '_>,
+        query: Given<'_, '_>,
+        text: Given<'_, '_>,
+        k: Option<Given<'_, '_>>,
+        backend: Option<Given<'_, '_>>,
+        fusion: Option<Given<'_, '_>>,
+        weight: Option<Given<'_, '_>>,
+        r#where: Option<Given<'_, '_>>,
+        recall: Option<Given<'_, '_>>,
+        rerank_factor: Option<Given<'_, '_>>,
+        timeout: Option<Given<'_, '_>>,
+        cached_only: Option<Given<'_, '_>>,
+    ) -> PyResult<Py<PyAny>> {
+        let question = self.hybrid(
+            collection,
+            query,
+            text,
+            k,
+            backend,
+            fusion,
+            weight,
+            r#where,
+            recall,
+            rerank_factor,
+            timeout,
+            cached_only,
+        )?;
+        self.answer(py, question)
+    }
+
+    /// `search_hybrid`, to be awaited.
+    #[pyo3(
+        signature = (collection, query, text, k = None, *, backend = None, fusion = None, weight = None, r#where = None, recall = None, rerank_factor = None, timeout = None, cached_only = None),
+        text_signature = "($self, collection, query, text, k=10, *, backend=None, fusion='rrf', weight=0.5, where=None, recall=None, rerank_factor=None, timeout=None, cached_only=False)"
+    )]
+    #[expect(clippy::too_many_arguments, reason = "the options of one call")]
+    fn search_hybrid_async(
+        &self,
+        collection: Given<'_, '_>,
+        query: Given<'_, '_>,
+        text: Given<'_, '_>,
+        k: Option<Given<'_, '_>>,
+        backend: Option<Given<'_, '_>>,
+        fusion: Option<Given<'_, '_>>,
+        weight: Option<Given<'_, '_>>,
+        r#where: Option<Given<'_, '_>>,
+        recall: Option<Given<'_, '_>>,
+        rerank_factor: Option<Given<'_, '_>>,
+        timeout: Option<Given<'_, '_>>,
+        cached_only: Option<Given<'_, '_>>,
+    ) -> PyResult<Coroutine> {
+        let question = self.hybrid(
+            collection,
+            query,
+            text,
+            k,
+            backend,
+            fusion,
+            weight,
+            r#where,
+            recall,
+            rerank_factor,
+            timeout,
+            cached_only,
+        )?;
+        Ok(coroutine(question, wrap))
+    }
+
+    /// Publishes the index of a collection for others to take, and gives its witness.
+    #[pyo3(signature = (collection, out_dir, *, backend = None, timeout = None, pii_policy = None, lineage_id = None, memory_class = None))]
+    #[expect(clippy::too_many_arguments, reason = "the options of one call")]
+    fn publish_bundle(
+        &self,
+        py: Python<'_>,
+        collection: Given<'_, '_>,
+        out_dir: Given<'_, '_>,
+        backend: Option<Given<'_, '_>>,
+        timeout: Option<Given<'_, '_>>,
+        pii_policy: Option<Given<'_, '_>>,
+        lineage_id: Option<Given<'_, '_>>,
+        memory_class: Option<Given<'_, '_>>,
+    ) -> PyResult<Py<PyAny>> {
+        let question =
+            self.publication(collection, out_dir, backend, timeout, pii_policy, lineage_id, memory_class)?;
+        self.answer(py, question)
+    }
+
+    /// `publish_bundle`, to be awaited.
+    #[pyo3(signature = (collection, out_dir, *, backend = None, timeout = None, pii_policy = None, lineage_id = None, memory_class = None))]
+    #[expect(clippy::too_many_arguments, reason = "the options of one call")]
+    fn publish_bundle_async(
+        &self,
+        collection: Given<'_, '_>,
+        out_dir: Given<'_, '_>,
+        backend: Option<Given<'_, '_>>,
+        timeout: Option<Given<'_, '_>>,
+        pii_policy: Option<Given<'_, '_>>,
+        lineage_id: Option<Given<'_, '_>>,
+        memory_class: Option<Given<'_, '_>>,
+    ) -> PyResult<Coroutine> {
+        let question =
+            self.publication(collection, out_dir, backend, timeout, pii_policy, lineage_id, memory_class)?;
+        Ok(coroutine(question, wrap))
+    }
+
+    /// Takes a published index for a collection, instead of building one, and gives its manifest.
+    #[pyo3(signature = (collection, dir, *, backend = None, verify = true))]
+    fn take_bundle(
+        &self,
+        py: Python<'_>,
+        collection: Given<'_, '_>,
+        dir: Given<'_, '_>,
+        backend: Option<Given<'_, '_>>,
+        verify: bool,
+    ) -> PyResult<Py<PyAny>> {
+        self.answer(py, self.taking(collection, dir, backend, verify)?)
+    }
+
+    /// `take_bundle`, to be awaited.
+    #[pyo3(signature = (collection, dir, *, backend = None, verify = true))]
+    fn take_bundle_async(
+        &self,
+        collection: Given<'_, '_>,
+        dir: Given<'_, '_>,
+        backend: Option<Given<'_, '_>>,
+        verify: bool,
+    ) -> PyResult<Coroutine> {
+        Ok(coroutine(self.taking(collection, dir, backend, verify)?, wrap))
+    }
+
+    /// Compares the index in memory with a published one, and forgets it where they differ.
+    #[pyo3(signature = (key, dir))]
+    fn refresh_from_bundle_dir(
+        &self,
+        py: Python<'_>,
+        key: Given<'_, '_>,
+        dir: Given<'_, '_>,
+    ) -> PyResult<Py<PyAny>> {
+        self.answer(py, self.comparison(key, dir)?)
+    }
+
+    /// `refresh_from_bundle_dir`, to be awaited.
+    #[pyo3(signature = (key, dir))]
+    fn refresh_from_bundle_dir_async(&self, key: Given<'_, '_>, dir: Given<'_, '_>) -> PyResult<Coroutine> {
+        Ok(coroutine(self.comparison(key, dir)?, wrap))
+    }
+
+    /// Writes all indexes in memory to a folder, for `load_cache`.
+    fn save_cache(&self, py: Python<'_>, dir: Given<'_, '_>) -> PyResult<Py<PyAny>> {
+        self.answer(py, self.keeping(dir, Keep::Save)?)
+    }
+
+    /// `save_cache`, to be awaited.
+    fn save_cache_async(&self, dir: Given<'_, '_>) -> PyResult<Coroutine> {
+        Ok(coroutine(self.keeping(dir, Keep::Save)?, wrap))
+    }
+
+    /// Has at hand what `save_cache` wrote.
+    fn load_cache(&self, py: Python<'_>, dir: Given<'_, '_>) -> PyResult<Py<PyAny>> {
+        self.answer(py, self.keeping(dir, Keep::Load)?)
+    }
+
+    /// `load_cache`, to be awaited.
+    fn load_cache_async(&self, dir: Given<'_, '_>) -> PyResult<Coroutine> {
+        Ok(coroutine(self.keeping(dir, Keep::Load)?, wrap))
     }
 
     /// Has the index of a collection at hand, fresh enough, so that searches need not wait.

@@ -46,7 +46,7 @@ mod _native {
     #[pymodule_export]
     use super::info::{_recommend, cpu_features};
     #[pymodule_export]
-    use super::lake::{Lake, LakeHits, LakeHitsBatch};
+    use super::lake::{_bundle, Lake, LakeHits, LakeHitsBatch, ObjectShelf};
     #[pymodule_export]
     use super::record::Record;
     #[pymodule_export]

@@ -4,33 +4,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use limnion_lake::{
-    Columns, FsBackend as Folder, FsOptions, Ids, ObjectOptions, ObjectStoreBackend as Bucket, Rows,
+    Columns, FsBackend as Folder, FsOptions, Ids, ObjectOptions, ObjectStoreBackend as Bucket,
 };
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyString};
 
-use super::{Given, VectorBackend, wait_for};
-use crate::args::{self, Matrix, type_name};
+use super::{Given, VectorBackend, columns, numbered, rows, wait_for};
+use crate::args::{self, type_name};
 use crate::errors::{OrRaise, invalid_type};
 use crate::lake;
 
 /// The collections in the files of a folder: `docs.npy`, `docs.fvecs`, `docs.parquet` and `docs.rows` are `docs`.
 #[pyclass(frozen, subclass, extends = VectorBackend, module = "limnion._native")]
 pub(crate) struct FsBackend(Arc<Folder>);
-
-fn columns(id: Given<'_, '_>, vector: Given<'_, '_>) -> PyResult<Columns> {
-    Ok(Columns {
-        id: args::text("id_column", id)?.into_owned(),
-        vector: args::text("vector_column", vector)?.into_owned(),
-    })
-}
-
-/// Rows with ids of either kind.
-fn rows(ids: Given<'_, '_>, vectors: Given<'_, '_>) -> PyResult<(Rows, usize)> {
-    let ids = lake::ids("ids", ids)?;
-    let matrix = Matrix::take("vectors", vectors, true)?;
-    Ok((Rows { ids, vectors: matrix.copy_all()? }, matrix.dim()))
-}
 
 #[pymethods]
 impl FsBackend {
@@ -47,9 +33,7 @@ impl FsBackend {
         vector_column: Option<Given<'_, '_>>,
     ) -> PyResult<PyClassInitializer<Self>> {
         let py = name.py();
-        let usual = Columns::default();
-        let [id, vector] = [&usual.id, &usual.vector].map(|name| PyString::new(py, name).into_any());
-        let columns = columns(id_column.unwrap_or(&id), vector_column.unwrap_or(&vector))?;
+        let columns = columns(id_column, vector_column)?;
         let (name, path) = (args::text("name", name)?.into_owned(), args::path("path", path)?);
         let options = FsOptions { columns, digest };
         let inner = Arc::new(py.detach(|| Folder::new(name, path, options)).or_raise(py)?);
@@ -63,15 +47,23 @@ impl FsBackend {
     }
 
     /// Puts rows into a collection, which is made by that: all of them, or none. On disk when it returns.
+    ///
+    /// One table with columns of both is taken in place of ids and vectors.
+    #[pyo3(
+        signature = (collection, ids, vectors = None, *, id_column = None, vector_column = None),
+        text_signature = "($self, collection, ids, vectors=None, *, id_column='id', vector_column='vector')"
+    )]
     fn upsert(
         &self,
         py: Python<'_>,
         collection: Given<'_, '_>,
         ids: Given<'_, '_>,
-        vectors: Given<'_, '_>,
+        vectors: Option<Given<'_, '_>>,
+        id_column: Option<Given<'_, '_>>,
+        vector_column: Option<Given<'_, '_>>,
     ) -> PyResult<()> {
         let collection = args::text("collection", collection)?.into_owned();
-        let (rows, dim) = rows(ids, vectors)?;
+        let (rows, dim) = rows(ids, vectors, id_column, vector_column)?;
         let inner = self.0.clone();
         wait_for(py, move || inner.upsert_rows(&collection, &rows, dim))
     }
@@ -101,6 +93,29 @@ impl FsBackend {
 /// The collections in a folder of an object store: S3, Google Cloud Storage, Azure, a web server, a local folder.
 #[pyclass(frozen, subclass, extends = VectorBackend, module = "limnion._native")]
 pub(crate) struct ObjectStoreBackend(Arc<Bucket>);
+
+/// How an object store is spoken with.
+pub(crate) fn object_options(
+    settings: Option<&Bound<'_, PyDict>>,
+    (from_env, from_machine): (bool, bool),
+    attempts: Option<Given<'_, '_>>,
+    silence: Option<Given<'_, '_>>,
+    columns: Columns,
+) -> PyResult<ObjectOptions> {
+    let each = settings.into_iter().flatten().map(|(name, value)| {
+        let name = name.extract::<String>()?;
+        let value = setting(&name, &value)?;
+        PyResult::Ok((name, value))
+    });
+    Ok(ObjectOptions {
+        settings: each.collect::<PyResult<Vec<_>>>()?,
+        from_env,
+        from_machine,
+        columns,
+        attempts: attempts.map(|attempts| args::small("attempts", attempts)).transpose()?,
+        silence: silence.map(|silence| lake::stretch("silence", silence)).transpose()?,
+    })
+}
 
 /// A setting as text: `True` is `true`.
 fn setting(name: &str, given: Given<'_, '_>) -> PyResult<String> {
@@ -134,44 +149,31 @@ impl ObjectStoreBackend {
         settings: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<PyClassInitializer<Self>> {
         let py = name.py();
-        let usual = Columns::default();
-        let [id, vector] = [&usual.id, &usual.vector].map(|name| PyString::new(py, name).into_any());
-        let settings = settings.map_or_else(
-            || Ok(Vec::new()),
-            |settings| {
-                let each = settings.iter().map(|(name, value)| {
-                    let name = name.extract::<String>()?;
-                    let value = setting(&name, &value)?;
-                    PyResult::Ok((name, value))
-                });
-                each.collect::<PyResult<Vec<_>>>()
-            },
-        )?;
-        let options = ObjectOptions {
-            settings,
-            from_env,
-            from_machine,
-            columns: columns(id_column.unwrap_or(&id), vector_column.unwrap_or(&vector))?,
-            attempts: attempts.map(|attempts| args::small("attempts", attempts)).transpose()?,
-            silence: silence.map(|silence| lake::stretch("silence", silence)).transpose()?,
-        };
+        let columns = columns(id_column, vector_column)?;
+        let options = object_options(settings, (from_env, from_machine), attempts, silence, columns)?;
         let (name, url) = (args::text("name", name)?.into_owned(), args::text("url", url)?.into_owned());
         let inner = Arc::new(py.detach(|| Bucket::new(name, &url, &options)).or_raise(py)?);
         Ok(PyClassInitializer::from(VectorBackend::new(inner.clone())).add_subclass(Self(inner)))
     }
 
     /// Puts a collection there, in place of the one of that name: whoever reads it sees the one or the other.
+    ///
+    /// One table with columns of both is taken in place of ids and vectors.
+    #[pyo3(
+        signature = (collection, ids, vectors = None, *, id_column = None, vector_column = None),
+        text_signature = "($self, collection, ids, vectors=None, *, id_column='id', vector_column='vector')"
+    )]
     fn put_rows(
         &self,
         py: Python<'_>,
         collection: Given<'_, '_>,
         ids: Given<'_, '_>,
-        vectors: Given<'_, '_>,
+        vectors: Option<Given<'_, '_>>,
+        id_column: Option<Given<'_, '_>>,
+        vector_column: Option<Given<'_, '_>>,
     ) -> PyResult<()> {
         let collection = args::text("collection", collection)?.into_owned();
-        let ids = args::ids("ids", ids)?;
-        let matrix = Matrix::take("vectors", vectors, true)?;
-        let (dim, vectors) = (matrix.dim(), matrix.copy_all()?);
+        let (ids, vectors, dim) = numbered(ids, vectors, id_column, vector_column)?;
         let inner = self.0.clone();
         wait_for(py, move || inner.put_rows(&collection, &ids, &vectors, dim))
     }

@@ -6,8 +6,8 @@ use limnion_lake::LocalBackend as Inner;
 use pyo3::prelude::*;
 
 use super::calm::{Calm, Inside};
-use super::{Given, VectorBackend};
-use crate::args::{self, Matrix};
+use super::{Given, VectorBackend, numbered};
+use crate::args;
 use crate::errors::OrRaise;
 
 /// Collections of vectors in memory, to be changed at any time from any thread.
@@ -29,20 +29,25 @@ impl LocalBackend {
     /// Puts rows into a collection, which is made by that: all of them, or none where something is wrong.
     ///
     /// Rows with new ids are added, those with known ids get another vector. `vectors` is a float32 array of shape (n, d).
+    /// One table with columns of both is taken in place of ids and vectors.
     ///
     /// Raises `DimensionMismatch` for vectors of another length than those that are there, `DuplicateIdError`,
     /// `InvalidArgumentError` for NaN and infinity, `InvalidTypeError`.
+    #[pyo3(
+        signature = (collection, ids, vectors = None, *, id_column = None, vector_column = None),
+        text_signature = "($self, collection, ids, vectors=None, *, id_column='id', vector_column='vector')"
+    )]
     fn upsert(
         &self,
         py: Python<'_>,
         collection: Given<'_, '_>,
         ids: Given<'_, '_>,
-        vectors: Given<'_, '_>,
+        vectors: Option<Given<'_, '_>>,
+        id_column: Option<Given<'_, '_>>,
+        vector_column: Option<Given<'_, '_>>,
     ) -> PyResult<()> {
         let collection = args::text("collection", collection)?.into_owned();
-        let ids = args::ids("ids", ids)?;
-        let matrix = Matrix::take("vectors", vectors, true)?;
-        let (dim, vectors) = (matrix.dim(), matrix.copy_all()?);
+        let (ids, vectors, dim) = numbered(ids, vectors, id_column, vector_column)?;
         let work = || {
             let _inside = Inside::enter();
             self.0.upsert(&collection, &ids, &vectors, dim)

@@ -314,13 +314,17 @@ const DESCRIPTION: &str = "Description(dim, count, generation)";
 const PULLED: &str = "Pulled(ids, vectors, generation)";
 const CHANGES: &str = "Changes(generation, ids, vectors, removed)";
 
-/// A description without its source.
-fn description(given: &Bound<'_, PyAny>) -> PyResult<(usize, usize, Generation, Option<Metric>)> {
+type Described = (usize, usize, Generation, Option<Metric>, Option<String>);
+
+fn description(given: &Bound<'_, PyAny>) -> PyResult<Described> {
     let dim = args::count("dim", &needed(given, DESCRIPTION, "dim", 0)?)?;
     let rows = args::count("count", &needed(given, DESCRIPTION, "count", 1)?)?;
     let generation = generation(&needed(given, DESCRIPTION, "generation", 2)?)?;
     let metric = field(given, "metric", 3)?.filter(|metric| !metric.is_none());
-    Ok((dim, rows, generation, metric.map(|metric| args::metric(&metric)).transpose()?))
+    let metric = metric.map(|metric| args::metric(&metric)).transpose()?;
+    let source = field(given, "source", 4)?.filter(|source| !source.is_none());
+    let source = source.map(|source| args::text("source", &source).map(std::borrow::Cow::into_owned));
+    Ok((dim, rows, generation, metric, source.transpose()?))
 }
 
 /// Rows: as many vectors as ids, and finite.
@@ -431,9 +435,9 @@ impl Backend for PythonBackend {
     }
 
     fn describe(&self, collection: &str) -> Result<Description> {
-        let (dim, rows, generation, metric) =
+        let (dim, rows, generation, metric, source) =
             self.call("describe", Some(collection), Vec::new(), description)?;
-        let source = format!("{}/{collection}", self.source);
+        let source = source.unwrap_or_else(|| format!("{}/{collection}", self.source));
         Ok(Description { dim, rows, generation, metric, source })
     }
 

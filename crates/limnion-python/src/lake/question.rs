@@ -8,7 +8,10 @@ use std::sync::Arc;
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
-use limnion_lake::{Boarding, Federated, Fleet, LakeHit, OnError, Part, Ready, Search, Target, Where};
+use limnion_lake::{
+    Boarding, Federated, Fleet, Hybrid, LakeBundle, LakeHit, Notes, OnError, Part, Ready, RefreshResult,
+    Search, Shelf, Target, Warmed, Where,
+};
 use limnion_types::{Error, ErrorKind, Job, Result};
 use pyo3::prelude::*;
 
@@ -37,6 +40,14 @@ pub(crate) enum Verb {
     Index,
     /// Find out which one it is.
     Find,
+    /// A search by a vector and a text.
+    Hybrid(Vec<f32>, Hybrid),
+    /// Have its index put on a shelf.
+    Publish(Arc<dyn Shelf>, Notes),
+    /// Have a published index taken for it, looked at as a whole or not.
+    Take(Arc<dyn Shelf>, bool),
+    /// Have its index compared with a published one.
+    Compare(Arc<dyn Shelf>),
 }
 
 /// A question about one collection.
@@ -61,6 +72,19 @@ pub(crate) struct Inquiry {
     pub(crate) query: Option<Vec<f32>>,
 }
 
+/// What is to be done with all indexes and a shelf.
+pub(crate) enum Keep {
+    Save,
+    Load,
+}
+
+/// A question about all indexes.
+pub(crate) struct Keeping {
+    pub(crate) home: Arc<Home>,
+    pub(crate) shelf: Arc<dyn Shelf>,
+    pub(crate) verb: Keep,
+}
+
 /// What comes of a question.
 pub(crate) enum Answer {
     Hits(Vec<LakeHit>),
@@ -71,6 +95,10 @@ pub(crate) enum Answer {
     Forgotten(bool),
     Target(Target),
     Targets(Vec<Target>),
+    Witness(String),
+    Bundle(Box<LakeBundle>),
+    Compared(RefreshResult),
+    Warmed(Warmed),
 }
 
 /// An answer, and whom it was asked of.
@@ -223,7 +251,10 @@ impl Question {
                 return errand(work, then);
             }
             Verb::One(_) | Verb::Batch(..) if matches!(self.search.among, Some(Where::Matching(_))) => {
-                return errand(move || self.search_slowly(&target, &sure.job), then);
+                return errand(move || self.do_slowly(&target, &sure.job), then);
+            }
+            Verb::Hybrid(..) | Verb::Publish(..) | Verb::Take(..) | Verb::Compare(_) => {
+                return errand(move || self.do_slowly(&target, &sure.job), then);
             }
             Verb::One(_) | Verb::Batch(..) | Verb::Prime | Verb::Index => {}
         }
@@ -273,15 +304,49 @@ impl Question {
         }
     }
 
-    fn search_slowly(&self, target: &Target, job: &Job) -> Result<Answer> {
+    /// What may wait for a backend or for a shelf.
+    fn do_slowly(&self, target: &Target, job: &Job) -> Result<Answer> {
         let lake = self.home.lake()?;
+        let search = &self.search;
         match &self.verb {
             Verb::Batch(queries, dim) => {
-                lake.search_batch(target, queries, *dim, &self.search, job).map(Answer::Batch)
+                lake.search_batch(target, queries, *dim, search, job).map(Answer::Batch)
             }
-            Verb::One(query) => lake.search(target, query, &self.search, job).map(Answer::Hits),
-            _ => Err(Error::new(ErrorKind::Internal, "there is nothing to compute")),
+            Verb::One(query) => lake.search(target, query, search, job).map(Answer::Hits),
+            Verb::Hybrid(query, hybrid) => {
+                lake.search_hybrid(target, query, hybrid, search, job).map(Answer::Hits)
+            }
+            Verb::Publish(shelf, notes) => {
+                let bundle = lake.publish(target, &**shelf, notes.clone(), search.deadline, job)?;
+                Ok(Answer::Witness(bundle.witness))
+            }
+            Verb::Take(shelf, verify) => {
+                lake.take(target, &**shelf, *verify).map(|bundle| Answer::Bundle(Box::new(bundle)))
+            }
+            Verb::Compare(shelf) => lake.refresh_from(target, &**shelf).map(Answer::Compared),
+            _ => Err(Error::new(ErrorKind::Internal, "there is nothing to be done slowly")),
         }
+    }
+}
+
+impl Ask for Keeping {
+    fn home(&self) -> &Arc<Home> {
+        &self.home
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        None
+    }
+
+    fn ask(self, sure: Sure, then: Then) {
+        let work = move || {
+            let lake = self.home.lake()?;
+            match self.verb {
+                Keep::Save => lake.save_to(&*self.shelf, &sure.job).map(Answer::Targets),
+                Keep::Load => lake.warm_from(&*self.shelf, &sure.job).map(Answer::Warmed),
+            }
+        };
+        errand(work, then);
     }
 }
 

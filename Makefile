@@ -22,7 +22,7 @@ export PYO3_PYTHON := $(CURDIR)/$(PY)
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 unexport CONDA_PREFIX PYTHONHOME PYTHONPATH
 
-.PHONY: campaigns campaign-crash campaign-damage campaign-faults campaign-model help demo test test-rust test-python check check-rust check-python types bench compare compare-store compare-lake wheel sdist wheels format clean FORCE
+.PHONY: campaigns campaign-crash campaign-damage campaign-faults campaign-model help demo test test-rust test-python test-clouds check check-rust check-python types bench compare compare-store compare-lake wheel wheel-clouds sdist wheels format clean FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,7 +30,7 @@ help: ## list the targets
 demo: $(DONE)/built ## search real text by meaning, under PATH or in Python's own docstrings: make demo ARGS=PATH
 	@$(BIN)/limnion demo $(ARGS)
 
-test: test-rust test-python ## run all tests
+test: test-rust test-python test-clouds ## run all tests
 
 test-rust: $(DONE)/python ## run the tests of the crates, with their examples
 	@if cargo nextest --version >/dev/null 2>&1; then \
@@ -41,6 +41,11 @@ test-rust: $(DONE)/python ## run the tests of the crates, with their examples
 
 test-python: $(DONE)/built $(DONE)/test ## run the tests of the package, with its examples
 	$(PY) -m pytest $(ARGS)
+
+# In an environment of its own, as whoever installs `limnion[clouds]` has it: there limnion takes another native module.
+CLOUDS := .venv-clouds
+test-clouds: $(DONE)/built $(DONE)/clouds ## run the tests of object stores, and the examples
+	$(CLOUDS)/bin/python -m pytest tests/clouds $(ARGS)
 
 # What `make test` takes samples of, whole. docs/trust.md has the figures.
 TRUST := cargo test --quiet --release -p limnion-store $(LOCKED) --test trust
@@ -92,6 +97,9 @@ compare-store: $(DONE)/built ## measure the store beside sqlite3 and aiosqlite, 
 compare-lake: $(DONE)/built ## measure a lake beside its bare index, and write its table
 	$(PY) benches/compare/lake.py $(or $(ARGS),--into benches/RESULTS.md)
 
+wheel-clouds: $(DONE)/build ## build the wheel of limnion-clouds into dist/
+	cd clouds && ../$(PY) -m maturin build --release --out ../dist $(LOCKED)
+
 wheel: $(DONE)/build ## build the wheel into dist/, and try it where there is no compiler
 	rm -rf dist
 	$(PY) -m maturin build --release --out dist $(LOCKED)
@@ -110,7 +118,7 @@ format: $(DONE)/check ## format everything, and mend what can be mended by itsel
 	$(PY) tools/make_sync.py
 
 clean: ## remove all that make and cargo have made
-	rm -rf $(VENV) target dist wheelhouse
+	rm -rf $(VENV) $(CLOUDS) target dist wheelhouse
 	find python -name '_native*.so' -delete -o -name '_native*.pyd' -delete -o -name '_native*.dylib' -delete
 
 # Set-up. Each file in .venv/.done says that a step is done.
@@ -140,4 +148,14 @@ SOURCES := $(shell find crates -type f 2>/dev/null) Cargo.toml Cargo.lock pyproj
 $(DONE)/built: $(DONE)/build $(SOURCES)
 	@echo "Compiling limnion: the first time takes some minutes"
 	@$(PY) -m maturin develop --release $(LOCKED)
+	@touch $@
+
+$(DONE)/clouds: $(DONE)/build $(SOURCES) clouds/pyproject.toml
+	@echo "Compiling limnion-clouds"
+	@test -e $(CLOUDS) || { $(PY) -m venv $(CLOUDS) && $(CLOUDS)/bin/python -m pip install --quiet --upgrade "pip>=25.1"; }
+	@$(CLOUDS)/bin/python -m pip install --quiet --group clouds "numpy>=1.26"
+	@rm -rf $(CLOUDS)/wheels
+	@$(PY) -m maturin build --release --out $(CLOUDS)/wheels $(LOCKED)
+	@cd clouds && ../$(PY) -m maturin build --release --out ../$(CLOUDS)/wheels $(LOCKED)
+	@$(CLOUDS)/bin/python -m pip install --quiet --force-reinstall --no-deps $(CLOUDS)/wheels/*.whl
 	@touch $@

@@ -28,6 +28,7 @@ What there is so far:
 from importlib import import_module as _import_module
 from typing import TYPE_CHECKING, Final
 
+from limnion import _clouds  # noqa: F401, I001 - the native module is chosen before it is used
 from limnion import errors
 from limnion._native import (
     FsBackend,

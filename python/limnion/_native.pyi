@@ -933,9 +933,8 @@ class ObjectStoreBackend(VectorBackend):
 
     `s3://bucket/folder`, `gs://bucket/folder`, `az://container@account/folder`,
     `https://host/folder/docs.parquet`, `file:///folder`; the files are those of `FsBackend`.
-    All but `file://` take a limnion that was built with them (`maturin develop --release --features
-    clouds`): they would make the wheel too large. Nothing is asked of the network before the first
-    call, nor ever of another address.
+    All but `file://` take `pip install "limnion[clouds]"`. Nothing is asked of the network before
+    the first call, nor ever of another address.
 
     Args:
         name: What the lake and its hits call it.

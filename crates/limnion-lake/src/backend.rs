@@ -43,6 +43,13 @@ pub trait Backend: Send + Sync {
         Ok(None)
     }
 
+    /// [`Backend::changes`], where they are at most so many rows and told in a moment: a search takes these in the thread
+    /// that searches. `None` says nothing else than that another thread has to ask.
+    fn few_changes(&self, collection: &str, since: &Generation, rows: usize) -> Result<Option<Changes>> {
+        let _ = (collection, since, rows);
+        Ok(None)
+    }
+
     /// Calls `wake` once, from any thread, when the collection is not of this generation any more: at once, where it is
     /// not by now. `false` where the backend cannot tell, and has to be asked.
     fn when_changed(&self, collection: &str, from: &Generation, wake: Box<dyn FnOnce() + Send>) -> bool {

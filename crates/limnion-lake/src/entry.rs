@@ -14,7 +14,7 @@ use crate::labels::Labels;
 const GROWTH: usize = 4;
 const SMALL: usize = 4096;
 /// So few rows are worked in while searches wait: it takes less than a millisecond.
-const IN_PLACE: usize = 64;
+pub(crate) const FEW: usize = 64;
 
 /// Which state of which data an index was built from, and how.
 #[derive(Debug, Clone, PartialEq)]
@@ -144,7 +144,7 @@ impl Body {
     pub(crate) fn takes_soon(&self, changes: &Changes) -> bool {
         let (rows, gone) = (changes.upserts.ids.len(), changes.removed.len());
         let has_room = || self.index.as_ref().is_none_or(|index| index.has_room(rows));
-        rows + gone == 0 || (rows + gone <= IN_PLACE && has_room())
+        rows + gone == 0 || (rows + gone <= FEW && has_room())
     }
 
     /// Works changes in. After an error the body is not to be used any more.
@@ -220,6 +220,11 @@ impl Entry {
     /// The body to change; [`Entry::measure`] afterwards.
     pub(crate) fn write(&self) -> RwLockWriteGuard<'_, Body> {
         self.body.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether no more than one collection has it.
+    pub(crate) fn is_mine(&self) -> bool {
+        self.users.load(Ordering::Acquire) <= 1
     }
 
     pub(crate) fn measure(&self, body: &Body) {

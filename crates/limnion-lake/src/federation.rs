@@ -1,12 +1,13 @@
 //! One question to many collections.
 
+use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use limnion_types::{Error, ErrorKind, Job, Metric, Result};
 use rayon::prelude::*;
 
-use crate::backend::Ids;
+use crate::backend::{Id, Ids};
 use crate::entry::Options;
 use crate::flight::{TICK, late};
 use crate::lake::{Lake, LakeHit, Ready, Search, Where, cache_miss};
@@ -14,6 +15,9 @@ use crate::slot::Target;
 
 /// To read so many bytes takes about as long as to wake a thread a few times.
 const SMALL: usize = 16 << 20;
+
+/// An id that is found in two places at distances that differ by no more than this part is one row, kept twice.
+const SAME: f32 = 1e-3;
 
 /// What becomes of a question that a part of the backends does not answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -63,8 +67,8 @@ pub(crate) fn shard_rerank(factor: u32, shards: usize) -> u32 {
 }
 
 impl Lake {
-    /// The nearest rows of several collections together, best first; ties go to the lower id. Where an id is found in
-    /// several of them, as in replicas, the nearest one counts.
+    /// The nearest rows of several collections together, best first; ties go to the lower id. An id that several of them have
+    /// at the same distance (to three digits) is a replica, and counts once; at different distances it means different rows.
     ///
     /// Each collection is made ready on a thread of its own, all under the one deadline. The largest is searched first: what
     /// it finds bounds the search of the others. They run in parallel where there is much to read, else one after the other
@@ -307,14 +311,17 @@ fn is_of_the_question(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::InvalidArgument | ErrorKind::InvalidType | ErrorKind::Cancelled)
 }
 
-/// The best `k`, each id once.
+/// The best `k`, replicas once.
 fn merge(mut hits: Vec<LakeHit>, k: usize) -> Vec<LakeHit> {
     hits.sort_by(|a, b| {
         let nearer = a.distance.total_cmp(&b.distance);
         nearer.then_with(|| a.id.cmp(&b.id)).then_with(|| a.backend.cmp(&b.backend))
     });
-    let mut seen = std::collections::HashSet::with_capacity(hits.len());
-    hits.retain(|hit| seen.insert((hit.collection.clone(), hit.id.clone())));
+    let mut kept: HashMap<Id, f32> = HashMap::with_capacity(hits.len());
+    hits.retain(|hit| {
+        let before = kept.insert(hit.id.clone(), hit.distance);
+        before.is_none_or(|before| hit.distance - before > SAME * (1.0 + hit.distance.abs()))
+    });
     hits.truncate(k);
     hits
 }
@@ -331,6 +338,20 @@ fn lost() -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn replicas_count_once_and_rows_that_happen_to_share_an_id_do_not() {
+        let hit = |backend: &str, id, distance| LakeHit {
+            backend: backend.into(),
+            collection: "c".into(),
+            id: Id::Number(id),
+            score: 1.0 - distance,
+            distance,
+        };
+        let merged = merge(vec![hit("b", 1, 0.2), hit("a", 1, 0.2), hit("a", 2, 0.3), hit("b", 2, 0.1)], 9);
+        let told: Vec<_> = merged.iter().map(|hit| (&*hit.backend, hit.id.to_string())).collect();
+        assert_eq!(told, [("b", "2".into()), ("a", "1".into()), ("a", "2".to_owned())]);
+    }
 
     #[test]
     fn shards_are_asked_for_as_many_as_the_rule_says() {

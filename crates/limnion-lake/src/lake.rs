@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use limnion_index::Params;
 use limnion_types::{Error, ErrorKind, Filter, Job, Metric, Result};
 
-use crate::backend::{Backend, Generation, Id, Ids};
+use crate::backend::{Backend, Changes, Generation, Id, Ids};
 use crate::bundle;
 use crate::cache::{EntryCache, Number};
 use crate::consistency::Consistency;
-use crate::entry::{Body, Entry, Options};
+use crate::entry::{Body, Entry, FEW, Options};
 use crate::executor::{self, Executor};
 use crate::flight::{Flight, Landed};
 use crate::names;
@@ -720,6 +720,13 @@ impl Inner {
             return flight;
         }
         let pilot = Pilot { slot: slot.clone(), flight: flight.clone() };
+        // To wake a thread for a few rows would take several times as long as they do.
+        if backend.is_quick()
+            && let Ok(Some(landed)) = self.catch_up(slot, &*backend)
+        {
+            pilot.land(Ok(landed));
+            return flight;
+        }
         // Who drops the lake does not wait for what is in the air.
         let inner: Weak<Self> = Arc::downgrade(self);
         let work = move || {
@@ -747,6 +754,26 @@ impl Inner {
         flight
     }
 
+    /// Makes the index of a collection current in this thread, where there is little to do.
+    fn catch_up(&self, slot: &Slot, backend: &dyn Backend) -> Result<Option<Landed>> {
+        let (as_of, epoch) = (Instant::now(), slot.epoch());
+        let cached = slot.number().and_then(|number| Some((number, self.cache.peek(number)?)));
+        let Some((number, entry)) = cached.filter(|(_, entry)| entry.is_mine() && entry.is_proven()) else {
+            return Ok(None);
+        };
+        let since = entry.read().origin.generation.clone();
+        let Some(changes) = backend.few_changes(&slot.target.collection, &since, FEW)? else {
+            return Ok(None);
+        };
+        let takes_soon = entry.read().takes_soon(&changes);
+        if !takes_soon || !self.work_in(slot, changes, (number, &entry), epoch)? {
+            return Ok(None);
+        }
+        slot.set_checked(as_of);
+        let entry = slot.number().and_then(|number| self.cache.peek(number)).unwrap_or(entry);
+        Ok(Some(Landed { entry, as_of }))
+    }
+
     /// Makes the index of a collection current: by looking, by the changes since, or by pulling all of it.
     fn renew(&self, slot: &Slot, backend: &dyn Backend) -> Result<Landed> {
         let collection = &*slot.target.collection;
@@ -756,7 +783,12 @@ impl Inner {
             && let Some(generation) = self.generation_beside(slot, backend, &entry)?
         {
             let mine = entry.read().origin.generation.clone();
-            if generation == mine || self.work_in(slot, backend, (number, &entry), &mine, epoch)? {
+            let is_current = generation == mine
+                || match backend.changes(collection, &mine)? {
+                    Some(changes) => self.work_in(slot, changes, (number, &entry), epoch)?,
+                    None => false,
+                };
+            if is_current {
                 slot.set_checked(as_of);
                 let entry = slot.number().and_then(|number| self.cache.peek(number)).unwrap_or(entry);
                 return Ok(Landed { entry, as_of });
@@ -797,24 +829,21 @@ impl Inner {
         Ok(Some(described.generation))
     }
 
-    /// Works in what has changed since; `false` where everything has to be pulled.
+    /// Works in what has changed; `false` where everything has to be pulled.
     fn work_in(
         &self,
         slot: &Slot,
-        backend: &dyn Backend,
+        changes: Changes,
         (number, entry): (Number, &Arc<Entry>),
-        since: &Generation,
         epoch: u64,
     ) -> Result<bool> {
-        let Some(changes) = backend.changes(&slot.target.collection, since)? else { return Ok(false) };
         if !entry.read().takes(&changes) {
             return Ok(false);
         }
         let told = |error: Error| error.within(&slot.target);
         let mut origins = write(&self.origins);
         // One that others have stays as it is; and while it would take longer, searches go on in what was.
-        let is_mine = entry.users.load(Ordering::Acquire) <= 1;
-        if is_mine && entry.read().takes_soon(&changes) {
+        if entry.is_mine() && entry.read().takes_soon(&changes) {
             let mut body = entry.write();
             let before = (body.origin.source.clone(), body.origin.generation.clone());
             if let Err(error) = body.apply(changes, &Job::new()) {

@@ -173,13 +173,20 @@ impl Backend for LocalBackend {
     }
 
     fn changes(&self, collection: &str, since: &Generation) -> Result<Option<Changes>> {
+        self.few_changes(collection, since, usize::MAX)
+    }
+
+    fn few_changes(&self, collection: &str, since: &Generation, rows: usize) -> Result<Option<Changes>> {
         let Generation::Number(since) = *since else { return Ok(None) };
         self.with(collection, |there| {
             let reaches = there.log.front().map_or(there.generation, |(first, _)| first - 1) <= since;
             if since > there.generation || !reaches {
                 return None;
             }
-            let later = there.log.iter().filter(|(generation, _)| *generation > since);
+            let later = there.log.iter().rev().take_while(|(generation, _)| *generation > since);
+            if later.clone().map(|(_, ids)| ids.len()).sum::<usize>() > rows {
+                return None;
+            }
             let mut ids: Vec<u64> = later.flat_map(|(_, ids)| ids.iter().copied()).collect();
             ids.sort_unstable();
             ids.dedup();

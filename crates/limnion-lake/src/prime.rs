@@ -1,5 +1,7 @@
 //! From the rows of a backend to an index.
 
+use std::time::Duration;
+
 use limnion_index::{FlatIndex, Params};
 use limnion_types::{Error, ErrorKind, Job, Result};
 
@@ -9,8 +11,9 @@ use crate::executor::{self, Executor};
 use crate::labels::Labels;
 use crate::names;
 
-/// How often a source may change while it is read.
-const ATTEMPTS: usize = 5;
+/// How often a source may change while it is read. Between two attempts is twice the time of that before.
+const ATTEMPTS: usize = 10;
+const PAUSE: Duration = Duration::from_millis(1);
 /// What a backend's error says that is worth another try at once.
 pub(crate) const CHANGED: &str = "changed while it was read";
 
@@ -22,13 +25,16 @@ pub(crate) fn prime(
     executor: &dyn Executor,
     job: &Job,
 ) -> Result<Body> {
-    let mut attempt = 1;
+    let mut attempt = 0;
     let gathered = loop {
         let mut gathering =
             Gathering { params, place: format!("{}/{collection}", backend.name()), got: None };
         match backend.pull(collection, &mut gathering, job) {
             Ok(()) => break gathering,
-            Err(error) if attempt < ATTEMPTS && error.message().contains(CHANGED) => attempt += 1,
+            Err(error) if attempt < ATTEMPTS && error.message().contains(CHANGED) => {
+                std::thread::sleep(PAUSE * (1 << attempt));
+                attempt += 1;
+            }
             Err(error) => return Err(error),
         }
         job.check()?;

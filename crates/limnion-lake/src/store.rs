@@ -330,14 +330,19 @@ impl Backend for StoreBackend {
     }
 
     fn changes(&self, collection: &str, since: &Generation) -> Result<Option<Changes>> {
+        self.few_changes(collection, since, usize::MAX)
+    }
+
+    fn few_changes(&self, collection: &str, since: &Generation, rows: usize) -> Result<Option<Changes>> {
         let known = self.known(collection)?;
         let Some(Stamp { seq, mark, ran_out }) = stamp_of(since) else { return Ok(None) };
         let column = &known.column;
         let look = || -> Result<_> {
             let records = column.records()?.unwrap_or(0) as usize;
-            let most = WRITES.saturating_add(4 * records);
+            // A row may have been written more than once.
+            let most = WRITES.saturating_add(4 * records).min(rows.saturating_mul(4));
             let changed = column.changed_since(seq, |chain| chain.starts_with(&mark), ran_out, most)?;
-            Ok(changed.filter(|(_, changed)| changed.written.len() <= FEW.max(records / 2)))
+            Ok(changed.filter(|(_, changed)| changed.written.len() <= FEW.max(records / 2).min(rows)))
         };
         let Some((state, changed)) = look().map_err(|error| self.failed(error))? else { return Ok(None) };
         let mut removed: Vec<Arc<str>> = changed.written.into_iter().map(|(key, _)| key).collect();

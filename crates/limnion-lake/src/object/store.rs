@@ -199,10 +199,10 @@ impl Recipe {
             #[cfg(feature = "http")]
             ObjectStoreScheme::Http => self.http(),
             _ => Err(invalid(format!(
-                "url: this limnion was built without support for {}://",
+                "url: {}:// takes the object stores of limnion-clouds, which are not installed",
                 self.url.scheme()
             ))
-            .suggest("build it from its source with the feature `clouds`")),
+            .suggest("pip install \"limnion[clouds]\"")),
         }
     }
 

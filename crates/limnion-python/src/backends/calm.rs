@@ -98,6 +98,11 @@ impl Backend for Calm {
         let _inside = Inside::enter();
         self.0.changes(collection, since)
     }
+
+    fn few_changes(&self, collection: &str, since: &Generation, rows: usize) -> Result<Option<Changes>> {
+        let _inside = Inside::enter();
+        self.0.few_changes(collection, since, rows)
+    }
 }
 
 /// Takes rows; the lock has been let go of when they begin.

@@ -64,6 +64,10 @@ impl Backend for Kept {
         self.inner()?.changes(collection, since)
     }
 
+    fn few_changes(&self, collection: &str, since: &Generation, rows: usize) -> Result<Option<Changes>> {
+        self.inner()?.few_changes(collection, since, rows)
+    }
+
     fn when_changed(&self, collection: &str, from: &Generation, wake: Box<dyn FnOnce() + Send>) -> bool {
         self.inner().is_ok_and(|inner| inner.when_changed(collection, from, wake))
     }

@@ -1,0 +1,175 @@
+"""Object stores, over real HTTP: a server of S3 on this machine."""
+
+import multiprocessing
+import os
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from moto.server import ThreadedMotoServer
+from support import RunPython, random_vectors
+
+import limnion
+from limnion import errors
+from limnion.protocols import Backend
+
+EYE = np.eye(4, dtype=np.float32)
+KEYS: dict[str, Any] = {
+    "access_key_id": "any",
+    "secret_access_key": "any",
+    "region": "us-east-1",
+    "allow_http": True,
+}
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def bucket(endpoint: str, request: pytest.FixtureRequest) -> str:
+    name = "b-" + str(abs(hash(request.node.name)))
+    made = urllib.request.Request(f"{endpoint}/{name}", method="PUT")
+    urllib.request.urlopen(made).close()
+    return name
+
+
+def objects(endpoint: str, url: str, **options: Any) -> limnion.ObjectStoreBackend:
+    return limnion.ObjectStoreBackend("cloud", url, endpoint=endpoint, **{**KEYS, **options})
+
+
+def test_a_bucket_is_searched_and_what_is_replaced_there_is_found(
+    endpoint: str, bucket: str
+) -> None:
+    cloud = objects(endpoint, f"s3://{bucket}/some/folder")
+    assert isinstance(cloud, Backend)
+    assert cloud.list_collections() == []
+    cloud.put_rows("docs", [1, 2, 3, 4], EYE)
+    cloud.put_rows("a/b", ["x", "y"], EYE[:2])
+    assert cloud.list_collections() == ["a/b", "docs"]
+    lake = limnion.Lake(backends=[cloud])
+    assert lake.search_one("docs", EYE[2], k=1)[0] == limnion.LakeHit("cloud", "docs", 3, 1.0, 0.0)
+    assert lake.search_one("a/b", EYE[1], k=1)[0].id == "y"
+    assert lake.stats().primes == 2
+    assert lake.search_one("docs", EYE[0], k=1)[0].id == 1
+    assert lake.stats().primes == 2
+    cloud.put_rows("docs", [7], EYE[:1])
+    assert [hit.id for hit in lake.search_one("docs", EYE[0])] == [7]
+    assert lake.stats().primes == 3
+    assert cloud.drop_collection("docs")
+    with pytest.raises(limnion.UnknownCollection, match="docs"):
+        lake.search_one("docs", EYE[0])
+
+
+def test_large_objects_come_in_parts_and_whole(endpoint: str, bucket: str) -> None:
+    rows = random_vectors(30_000, 128)
+    cloud = objects(endpoint, f"s3://{bucket}")
+    cloud.put_rows("docs", range(100, 30_100), rows)
+    lake = limnion.Lake(backends=[cloud])
+    assert lake.prime("docs").rows == 30_000
+    assert [lake.search_one("docs", rows[at], k=1)[0].id for at in (0, 9_999, 29_999)] == [
+        100,
+        10_099,
+        30_099,
+    ]
+
+
+async def test_the_loop_runs_on_while_a_bucket_is_read(endpoint: str, bucket: str) -> None:
+    cloud = objects(endpoint, f"s3://{bucket}")
+    cloud.put_rows("docs", range(4), EYE)
+    lake = limnion.Lake(backends=[cloud])
+    hits = await lake.search_one_async("docs", EYE[3], k=1)
+    assert hits[0].id == 3
+    hits = await lake.search_federated_async("docs", EYE[2], k=1)
+    assert hits[0].id == 2
+
+
+def test_readers_see_the_old_rows_or_the_new_ones(endpoint: str, bucket: str) -> None:
+    cloud = objects(endpoint, f"s3://{bucket}")
+    cloud.put_rows("docs", range(4), EYE)
+    lake = limnion.Lake(backends=[cloud])
+    wrong: list[object] = []
+    stop = threading.Event()
+
+    def read() -> None:
+        while not stop.is_set():
+            ids = {hit.id for hit in lake.search_one("docs", EYE[0])}
+            if ids not in ({0, 1, 2, 3}, {4, 5, 6, 7}):
+                wrong.append(ids)
+
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    for turn in range(12):
+        cloud.put_rows("docs", range(4, 8) if turn % 2 else range(4), EYE)
+    stop.set()
+    for reader in readers:
+        reader.join()
+    assert wrong == []
+
+
+def test_what_goes_wrong_is_told(endpoint: str, bucket: str) -> None:
+    nowhere = objects(endpoint, "s3://no-such-bucket-here")
+    lake = limnion.Lake(backends=[nowhere])
+    with pytest.raises(errors.LakeError, match="cloud"):
+        lake.search_one("docs", EYE[0], backend="cloud")
+    silent = objects("http://127.0.0.1:9", f"s3://{bucket}", attempts=1)
+    with pytest.raises(errors.BackendError, match="cloud"):
+        silent.list_collections()
+    with pytest.raises(errors.InvalidArgumentError, match="no_such_setting"):
+        objects(endpoint, f"s3://{bucket}", no_such_setting=1)
+    damaged = urllib.request.Request(
+        f"{endpoint}/{bucket}/docs.npy",
+        data=b"\x93NUMPY\x01\x00not an array",
+        headers={"Content-Type": "application/octet-stream"},
+        method="PUT",
+    )
+    urllib.request.urlopen(damaged).close()
+    with pytest.raises(errors.BackendError, match=r"docs\.npy"):
+        limnion.Lake(backends=[objects(endpoint, f"s3://{bucket}")]).search_one("docs", EYE[0])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_reads_the_bucket_too(endpoint: str, bucket: str) -> None:
+    cloud = objects(endpoint, f"s3://{bucket}")
+    cloud.put_rows("docs", range(4), EYE)
+    lake = limnion.Lake(backends=[cloud])
+    assert lake.search_one("docs", EYE[1], k=1)[0].id == 1
+
+    def child() -> None:
+        cloud.put_rows("more", range(4), EYE)
+        good = lake.search_one("docs", EYE[2], k=1)[0].id == 2
+        good &= lake.search_one("more", EYE[3], k=1)[0].id == 3
+        os._exit(0 if good else 1)
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join(30)
+    assert process.exitcode == 0
+    assert lake.search_one("more", EYE[0], k=1)[0].id == 0
+
+
+def test_a_process_ends_in_the_midst_of_a_request(run_python: RunPython, endpoint: str) -> None:
+    done = run_python(
+        """
+        import sys, threading, limnion
+        keys = dict(access_key_id="any", secret_access_key="any", region="r", allow_http=True)
+        lake = limnion.Lake(backends=[
+            limnion.ObjectStoreBackend("cloud", "s3://b", endpoint=sys.argv[1], **keys)
+        ])
+        ask = lambda: lake.search_one("docs", [1.0, 0.0])
+        threading.Thread(target=ask, daemon=True).start()
+        """,
+        endpoint,
+    )
+    assert (done.returncode, done.stderr) == (0, "")

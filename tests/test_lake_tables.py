@@ -15,10 +15,14 @@ import limnion
 from limnion import errors
 
 pa: Any = pytest.importorskip("pyarrow")
-pl: Any = pytest.importorskip("polars")
 
 DIM = 6
 ROWS = random_vectors(40, DIM)
+
+
+def frame(columns: dict[str, Any], **options: Any) -> Any:
+    """Return a frame of polars, where that is installed."""
+    return pytest.importorskip("polars").DataFrame(columns, **options)
 
 
 def fixed(rows: Any = ROWS, kind: Any = None) -> Any:
@@ -52,15 +56,10 @@ TABLES: dict[str, Callable[[], Any]] = {
     "doubles": lambda: table(vector=fixed(ROWS, pa.float64())),
     "more columns": lambda: table(title=pa.array(["x"] * 40), none=pa.nulls(40)),
     "small ids": lambda: table(id=pa.array(range(5, 45), pa.uint8())),
-    "polars array": lambda: pl.DataFrame(
-        {"id": range(5, 45), "vector": ROWS}, schema_overrides={"vector": pl.Array(pl.Float32, DIM)}
-    ),
-    "polars list": lambda: pl.DataFrame({"id": range(5, 45), "vector": ROWS.tolist()}),
-    "polars chunks": lambda: pl.concat(
-        [
-            pl.DataFrame({"id": [row + 5], "vector": ROWS[row : row + 1].tolist()})
-            for row in range(40)
-        ],
+    "polars array": lambda: frame({"id": range(5, 45), "vector": ROWS}),
+    "polars list": lambda: frame({"id": range(5, 45), "vector": ROWS.tolist()}),
+    "polars chunks": lambda: pytest.importorskip("polars").concat(
+        [frame({"id": [row + 5], "vector": ROWS[row : row + 1].tolist()}) for row in range(40)],
         rechunk=False,
     ),
 }
@@ -84,13 +83,14 @@ def test_tables_are_taken(made: Callable[[], Any], tmp_path: Path) -> None:
 
 def test_columns_may_have_other_names() -> None:
     shard = limnion.LocalBackend("shard")
-    frame = pl.DataFrame({"key": [1, 2], "embedding": [[1.0, 0.0], [0.0, 1.0]]})
-    shard.upsert("docs", frame, id_column="key", vector_column="embedding")
+    lists = pa.array([[1.0, 0.0], [0.0, 1.0]])
+    other = pa.table({"key": [1, 2], "embedding": lists})
+    shard.upsert("docs", other, id_column="key", vector_column="embedding")
     assert shard.describe("docs").count == 2
     wrong: list[dict[str, Any]] = [{}, {"id_column": "key"}, {"vector_column": "embedding"}]
     for columns in wrong:
         with pytest.raises(errors.InvalidArgumentError, match='among "key", "embedding"'):
-            shard.upsert("docs", frame, **columns)
+            shard.upsert("docs", other, **columns)
 
 
 def test_halves_are_taken_as_they_are() -> None:
@@ -108,7 +108,7 @@ def test_names_are_ids_where_they_may_be(kind: str, tmp_path: Path) -> None:
     assert rows_of(disk)[0] == names
     with pytest.raises(errors.InvalidTypeError, match="ids must be integers here, got strings"):
         limnion.LocalBackend("shard").upsert("docs", named)
-    disk.upsert("polars", pl.DataFrame({"id": names, "vector": ROWS.tolist()}))
+    disk.upsert("polars", frame({"id": names, "vector": ROWS.tolist()}))
     assert disk.describe("polars").count == 40
 
 
@@ -172,7 +172,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "no id": (lambda: table(id=None), ValueError, 'no column "id" of ids among "vector"'),
     "no vector": (lambda: table(vector=None), ValueError, 'no column "vector" of vectors'),
     "an array": (lambda: pa.chunked_array([[1, 2]]), ValueError, "columns of ids and vectors"),
-    "a column": (lambda: pl.Series([1, 2]), ValueError, "columns of ids and vectors"),
+    "a column": (lambda: frame({"x": [1, 2]})["x"], ValueError, "columns of ids and vectors"),
     "a list": (lambda: [1, 2], TypeError, "ids and vectors, or one table .* got list alone"),
     "nothing": (lambda: None, TypeError, "got NoneType alone"),
 }

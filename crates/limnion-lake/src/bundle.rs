@@ -13,7 +13,7 @@
 //! Numbers are little-endian, WITNESS the first 16 digits of the witness. On a shelf with several bundles each piece has a
 //! prefix. The bundle before stays until the next one is published: who is reading it comes to an end.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -330,6 +330,7 @@ impl LakeBundle {
             whole
                 .then(|| read_names(&bytes, self.rows))
                 .flatten()
+                .filter(|labels| !verify || labels.are_different())
                 .ok_or_else(|| mismatch(format!("{place}/{name} is damaged")))?
         } else {
             Labels::Numbers
@@ -620,26 +621,20 @@ fn read_names(mut bytes: &[u8], rows: u64) -> Option<Labels> {
     let nobody: Arc<str> = "".into();
     let room = usize::try_from(rows).ok()?.min(bytes.len() / 4);
     let (mut names, mut free) = (Vec::with_capacity(room), Vec::new());
-    let mut places: HashMap<Arc<str>, u64> = HashMap::with_capacity(room);
     while !bytes.is_empty() {
         let (length, rest) = bytes.split_first_chunk::<4>()?;
-        let place = names.len() as u64;
         match u32::from_le_bytes(*length) {
             FREE => {
-                free.push(place);
+                free.push(names.len() as u64);
                 names.push(nobody.clone());
                 bytes = rest;
             }
             length => {
                 let (name, rest) = rest.split_at_checked(length as usize)?;
-                let name: Arc<str> = std::str::from_utf8(name).ok()?.into();
-                if places.insert(name.clone(), place).is_some() {
-                    return None;
-                }
-                names.push(name);
+                names.push(std::str::from_utf8(name).ok()?.into());
                 bytes = rest;
             }
         }
     }
-    (places.len() as u64 == rows).then_some(Labels::Names { names, places, free })
+    ((names.len() - free.len()) as u64 == rows).then(|| Labels::read(names, free))
 }

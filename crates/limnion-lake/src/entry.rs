@@ -137,7 +137,10 @@ impl Body {
         // Where nothing of what there was is left, the new rows may have another dimension.
         let fits =
             |index: &FlatIndex| upserts.ids.len().checked_mul(index.dim()) == Some(upserts.vectors.len());
-        self.index.as_ref().is_some_and(fits) && after <= self.built.saturating_mul(GROWTH).max(SMALL)
+        // Where names stand is found out here, while others search, and in a file two rows may turn out to have one.
+        self.index.as_ref().is_some_and(fits)
+            && after <= self.built.saturating_mul(GROWTH).max(SMALL)
+            && self.labels.are_different()
     }
 
     /// Whether they can be worked in in a moment, so that others may wait for it.

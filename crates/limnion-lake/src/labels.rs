@@ -1,7 +1,7 @@
 //! Between the ids of a collection and the numbers that an index keeps.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, OnceLock};
 
 use limnion_types::{Error, ErrorKind, Result};
 
@@ -13,7 +13,21 @@ pub(crate) enum Labels {
     /// As in the index.
     Numbers,
     /// By names, which stand here in the place that the index's id says.
-    Names { names: Vec<Arc<str>>, places: HashMap<Arc<str>, u64>, free: Vec<u64> },
+    Names {
+        names: Vec<Arc<str>>,
+        /// Found out when it is first needed: who only searches does without.
+        places: OnceLock<Places>,
+        free: Vec<u64>,
+    },
+}
+
+/// Where each name stands.
+pub(crate) type Places = HashMap<Arc<str>, u64>;
+
+fn places_of(names: &[Arc<str>], free: &[u64]) -> Places {
+    let free: HashSet<u64> = free.iter().copied().collect();
+    let taken = names.iter().zip(0..).filter(|(_, place)| !free.contains(place));
+    taken.map(|(name, place)| (name.clone(), place)).collect()
 }
 
 impl Labels {
@@ -27,7 +41,22 @@ impl Labels {
                 return Err(Error::new(ErrorKind::DuplicateId, message));
             }
         }
-        Ok(Self::Names { names: names.clone(), places, free: Vec::new() })
+        Ok(Self::Names { names: names.clone(), places: places.into(), free: Vec::new() })
+    }
+
+    /// Labels whose names and free places are known.
+    pub(crate) fn read(names: Vec<Arc<str>>, free: Vec<u64>) -> Self {
+        Self::Names { names, places: OnceLock::new(), free }
+    }
+
+    /// Whether no two rows have one name.
+    pub(crate) fn are_different(&self) -> bool {
+        match self {
+            Self::Numbers => true,
+            Self::Names { names, places, free } => {
+                places.get_or_init(|| places_of(names, free)).len() + free.len() == names.len()
+            }
+        }
     }
 
     /// What an id of the index is called.
@@ -44,8 +73,9 @@ impl Labels {
     pub(crate) fn known(&self, ids: &Ids) -> Result<Vec<u64>> {
         match (self, ids) {
             (Self::Numbers, Ids::Numbers(ids)) => Ok(ids.clone()),
-            (Self::Names { places, .. }, Ids::Names(names)) => {
-                Ok(names.iter().filter_map(|name| places.get(name).copied()).collect())
+            (Self::Names { names, places, free }, Ids::Names(wanted)) => {
+                let places = places.get_or_init(|| places_of(names, free));
+                Ok(wanted.iter().filter_map(|name| places.get(name).copied()).collect())
             }
             (_, ids) if ids.is_empty() => Ok(Vec::new()),
             (Self::Numbers, Ids::Names(_)) => Err(mixed("numbers", "names")),
@@ -57,10 +87,10 @@ impl Labels {
     pub(crate) fn assign(&mut self, ids: &Ids) -> Result<Vec<u64>> {
         match (self, ids) {
             (Self::Numbers, Ids::Numbers(ids)) => Ok(ids.clone()),
-            (Self::Names { names, places, free }, Ids::Names(new)) => Ok(new
-                .iter()
-                .map(|name| {
-                    *places.entry(name.clone()).or_insert_with(|| match free.pop() {
+            (Self::Names { names, places, free }, Ids::Names(new)) => {
+                let mut known = places.take().unwrap_or_else(|| places_of(names, free));
+                let mut place = |name: &Arc<str>| {
+                    *known.entry(name.clone()).or_insert_with(|| match free.pop() {
                         Some(place) => {
                             if let Some(slot) = names.get_mut(place as usize) {
                                 *slot = name.clone();
@@ -72,8 +102,11 @@ impl Labels {
                             names.len() as u64 - 1
                         }
                     })
-                })
-                .collect()),
+                };
+                let assigned = new.iter().map(&mut place).collect();
+                *places = known.into();
+                Ok(assigned)
+            }
             (_, ids) if ids.is_empty() => Ok(Vec::new()),
             (Self::Numbers, Ids::Names(_)) => Err(mixed("numbers", "names")),
             (Self::Names { .. }, Ids::Numbers(_)) => Err(mixed("names", "numbers")),
@@ -82,8 +115,12 @@ impl Labels {
 
     /// Forgets names that are gone.
     pub(crate) fn forget(&mut self, ids: &Ids) {
-        if let (Self::Names { places, free, .. }, Ids::Names(gone)) = (self, ids) {
-            free.extend(gone.iter().filter_map(|name| places.remove(name)));
+        if let (Self::Names { names, places, free }, Ids::Names(gone)) = (self, ids)
+            && !gone.is_empty()
+        {
+            let mut known = places.take().unwrap_or_else(|| places_of(names, free));
+            free.extend(gone.iter().filter_map(|name| known.remove(name)));
+            *places = known.into();
         }
     }
 

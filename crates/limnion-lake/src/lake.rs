@@ -675,7 +675,8 @@ impl Inner {
     /// What is at hand for a search that began at some moment.
     fn look(self: &Arc<Self>, target: &Target, began: Instant) -> Result<Look> {
         let slot = self.slot(target)?;
-        let entry = slot.number().and_then(|number| self.cache.get(number));
+        // What came from a file is as good as none until a flight has looked at it.
+        let entry = slot.number().and_then(|number| self.cache.get(number)).filter(|entry| entry.is_proven());
         let Some(entry) = entry else {
             slot.counters.misses.fetch_add(1, Ordering::Relaxed);
             let backend = self.backend(&target.backend)?;
@@ -687,9 +688,6 @@ impl Inner {
             };
             return Ok(Look::Wait(self.fly(&slot, backend), since));
         };
-        if !entry.is_proven() {
-            return Ok(Look::Wait(self.fly(&slot, self.backend(&target.backend)?), slot.born()));
-        }
         let since = match slot.consistency(self.settings.consistency) {
             Consistency::Frozen => return Ok(slot.hit(entry)),
             Consistency::Eventual(ttl) => {

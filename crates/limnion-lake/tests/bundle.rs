@@ -3,14 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Barrier, Mutex};
 use std::time::Duration;
 
 use limnion_index::{Params, Precision};
 use limnion_lake::{
-    Backend, Consistency, Folder, Global, Lake, LakeBundle, LakeHit, LocalBackend, Notes, RefreshResult,
-    Search, Settings, Shelf, StoreBackend, Target,
+    Backend, Consistency, Description, Folder, Global, Lake, LakeBundle, LakeHit, LocalBackend, Notes,
+    RefreshResult, Search, Settings, Shelf, Sink, StoreBackend, Target,
 };
 use limnion_store::{Batch, Body, Op, Options, Store, Vector};
 use limnion_testkit::Random;
@@ -364,6 +364,61 @@ fn a_cache_of_other_data_or_other_settings_is_never_answered_from() {
     first.warm_from(&shelf, &Job::new()).unwrap();
     first.set_consistency(&target, Some(Consistency::Frozen)).unwrap();
     assert_eq!(find(&first, &target)[0].id.to_string(), "5");
+}
+
+/// A backend that is slow to say what it has found out when it was asked.
+struct Slow {
+    inner: Arc<LocalBackend>,
+    asked: Barrier,
+    told: Barrier,
+    is_slow: AtomicBool,
+}
+
+impl Backend for Slow {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+    fn collections(&self) -> Result<Vec<String>> {
+        self.inner.collections()
+    }
+    fn describe(&self, collection: &str) -> Result<Description> {
+        let described = self.inner.describe(collection);
+        if self.is_slow.swap(false, Ordering::SeqCst) {
+            self.asked.wait();
+            self.told.wait();
+        }
+        described
+    }
+    fn pull(&self, collection: &str, sink: &mut dyn Sink, job: &Job) -> Result<()> {
+        self.inner.pull(collection, sink, job)
+    }
+}
+
+#[test]
+fn who_comes_while_a_saved_index_is_looked_at_finds_what_was_written_before() {
+    let place = tempfile::tempdir().unwrap();
+    let shelf = Folder::new(place.path());
+    let (first, backend, target) = lake(1, Some(Precision::F32));
+    find(&first, &target);
+    first.save_to(&shelf, &Job::new()).unwrap();
+    let slow = Arc::new(Slow {
+        inner: backend.clone(),
+        asked: Barrier::new(2),
+        told: Barrier::new(2),
+        is_slow: AtomicBool::new(true),
+    });
+    let lake = with(slow.clone(), 1, Some(Precision::F32));
+    lake.warm_from(&shelf, &Job::new()).unwrap();
+    std::thread::scope(|scope| {
+        let early = scope.spawn(|| find(&lake, &target));
+        slow.asked.wait();
+        backend.upsert("docs", &[5], &[0.3; DIM], DIM).unwrap();
+        let late = scope.spawn(|| find(&lake, &target));
+        std::thread::sleep(Duration::from_millis(50));
+        slow.told.wait();
+        assert_eq!(late.join().unwrap()[0].id.to_string(), "5");
+        assert_eq!(early.join().unwrap().len(), 10);
+    });
 }
 
 fn spoil(path: &Path) {

@@ -999,7 +999,7 @@ class ObjectShelf:
 
     Wherever a lake takes a folder for those, it takes one of these, or a string such as
     `"s3://bucket/folder"`, which is `ObjectShelf("s3://bucket/folder", from_env=True)`. All but
-    `file://` take a limnion that was built with the feature `clouds`.
+    `file://` take `pip install "limnion[clouds]"`.
 
     Args:
         url: The address, as for `ObjectStoreBackend`.

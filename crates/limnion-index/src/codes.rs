@@ -70,11 +70,6 @@ impl Codes {
         self.squares
     }
 
-    /// The least and the largest ‖r‖ of any row, in scaled units.
-    pub(crate) fn lengths(&self) -> (f32, f32) {
-        (self.squares.0.sqrt(), self.squares.1.sqrt())
-    }
-
     pub(crate) fn block_bytes(&self) -> &[u8] {
         bytemuck::cast_slice(&self.blocks)
     }

@@ -5,9 +5,9 @@ use limnion_simd::{
 };
 use limnion_types::{Hit, Metric};
 
-use crate::flat::FlatIndex;
 use crate::input::inverse_length;
 use crate::originals::Originals;
+use crate::table::Table;
 use crate::top::Ranked;
 
 /// Rows are ordered by a key, lower is better: squared distance, negative inner product, or, under cosine, the squared
@@ -24,15 +24,15 @@ pub(crate) struct Exact<'a> {
 
 impl<'a> Exact<'a> {
     /// `None` where the index keeps no originals.
-    pub(crate) fn new(index: &'a FlatIndex, query: &'a [f32]) -> Option<Self> {
+    pub(crate) fn new(table: &'a Table, query: &'a [f32]) -> Option<Self> {
         let level = Level::current();
         Some(Self {
             level,
-            metric: index.params.metric,
+            metric: table.metric,
             query,
-            factor: query_factor(index.params.metric, level, query),
-            originals: index.originals.as_ref()?,
-            inverse_lengths: index.inverse_lengths.as_deref().unwrap_or_default(),
+            factor: query_factor(table.metric, level, query),
+            originals: table.originals.as_ref()?,
+            inverse_lengths: table.inverse_lengths.as_deref().unwrap_or_default(),
         })
     }
 

@@ -59,6 +59,7 @@ use crate::originals::{Matrix, Originals};
 use crate::params::{Params, Precision};
 use crate::rbpx;
 use crate::storage::{Source, Storage};
+use crate::table::Table;
 
 const MAGIC: &[u8; 8] = b"limnidx\n";
 const VERSION: u32 = 1;
@@ -162,7 +163,8 @@ impl FlatIndex {
         if verify == Verify::Now && !ids.are_different() {
             return Err(corrupt("an id comes twice"));
         }
-        Ok(Self { params: meta.params, dim, ids, codes, originals, inverse_lengths })
+        let table = Table { metric: params.metric, dim, ids, originals, inverse_lengths };
+        Ok(Self { params: meta.params, table, codes })
     }
 
     pub(crate) fn sections(&self) -> Vec<Section<'_>> {
@@ -175,13 +177,13 @@ impl FlatIndex {
                 add(b"MORE", bytes_of(codes.extra()));
             }
         }
-        if let Some(originals) = &self.originals {
+        if let Some(originals) = &self.table.originals {
             add(b"VECS", originals.bytes().into());
         }
-        if let Some(kept) = &self.inverse_lengths {
+        if let Some(kept) = &self.table.inverse_lengths {
             add(b"INVL", bytes_of(kept));
         }
-        if let Some(list) = self.ids.list() {
+        if let Some(list) = self.table.ids.list() {
             add(b"IDS_", bytes_of(list));
         }
         sections
@@ -234,7 +236,7 @@ impl Meta {
         let codes = index.codes.as_ref();
         Self {
             params: index.params.clone(),
-            dim: index.dim,
+            dim: index.dim(),
             rows: index.len(),
             scale: codes.map_or(1.0, |codes| codes.quantizer().scale()),
             squares: codes.map_or((0.0, 0.0), Codes::squares),

@@ -1,22 +1,24 @@
-//! The flat index: what it holds, and how rows come, change and go.
+//! The flat index: what it holds, how rows come, change and go, and how it is searched.
 
-use limnion_rabitq::{Form, Quantizer, padded_dim};
+use limnion_rabitq::{Form, Quantizer, Query, padded_dim};
 use limnion_simd::{BlockShape, Level, dot_f32};
-use limnion_types::{Error, ErrorKind, Job, Metric, Result};
+use limnion_types::{Error, ErrorKind, Hit, Job, Metric, Result};
+use rayon::prelude::*;
 
 use crate::builder::{Builder, sample_rows};
 use crate::codes::Codes;
-use crate::ids::{Ids, not_found};
-use crate::input::{Rows, inverse_length, inverse_lengths, wrong_dim};
+use crate::input::{Rows, inverse_length, inverse_lengths};
 use crate::originals::Originals;
-use crate::params::{Params, Precision, invalid};
+use crate::params::{Params, Plan, Precision, SearchOptions};
+use crate::search::{FEW_ROWS, PREPARATION_ROWS, Search, scan_codes, scan_originals};
 use crate::selection::Selection;
-use crate::storage::Storage;
+use crate::table::Table;
 
-/// Rows are numbered with 32 bits.
-const MAX_ROWS: usize = u32::MAX as usize;
 /// Rows between two looks at the job.
 const PIECE_ROWS: usize = 8192;
+/// Tables of the queries that share a pass stay within this, so that they fit the first-level cache.
+const TABLE_BYTES: usize = 24 << 10;
+const MAX_GROUP: usize = 8;
 
 /// An index that scans all rows: exactly, or by their codes and then more closely.
 ///
@@ -25,12 +27,8 @@ const PIECE_ROWS: usize = 8192;
 #[derive(Debug, Clone)]
 pub struct FlatIndex {
     pub(crate) params: Params,
-    pub(crate) dim: usize,
-    pub(crate) ids: Ids,
+    pub(crate) table: Table,
     pub(crate) codes: Option<Codes>,
-    pub(crate) originals: Option<Originals>,
-    /// 1 / length of each original, where the metric is cosine.
-    pub(crate) inverse_lengths: Option<Storage<f32>>,
 }
 
 impl FlatIndex {
@@ -71,9 +69,9 @@ impl FlatIndex {
         }
         params.check(dim)?;
         let mut index = Self::empty(params, dim, &sample(&vectors, dim), vectors.len() / dim)?;
-        index.originals = None;
+        index.table.originals = None;
         index.add(ids, &vectors, job)?;
-        index.originals = Some(Originals::of(vectors, dim));
+        index.table.originals = Some(Originals::of(vectors, dim));
         Ok(index)
     }
 
@@ -84,22 +82,16 @@ impl FlatIndex {
         let good = Rows::only_good(sample, dim, params.metric);
         let sample = Rows::check("sample", &good, dim, params.metric)?;
         let codes = (params.bits > 0).then(|| {
-            let (mean, typical_square) = centre(sample, params.metric);
-            let quantizer =
-                Quantizer::new(mean, params.bits, form(params.metric), params.seed, typical_square);
-            let shape = BlockShape::new(padded_dim(dim)).ok_or_else(internal_shape)?;
+            let (quantizer, shape) = quantizer(params, dim, sample)?;
             Ok(Codes::new(quantizer, shape, capacity))
         });
-        let originals = params.originals.map(|precision| Originals::with_capacity(precision, dim, capacity));
-        let inverse_lengths = (params.metric == Metric::Cosine && originals.is_some())
-            .then(|| Storage::new(Vec::with_capacity(capacity)));
-        let ids = Ids::Dense { len: 0 };
-        Ok(Self { params: params.clone(), dim, ids, codes: codes.transpose()?, originals, inverse_lengths })
+        let table = Table::new(params, dim, capacity);
+        Ok(Self { params: params.clone(), table, codes: codes.transpose()? })
     }
 
     /// How many rows.
     pub fn len(&self) -> usize {
-        self.ids.len()
+        self.table.len()
     }
 
     /// Whether there is no row.
@@ -109,7 +101,7 @@ impl FlatIndex {
 
     /// Numbers a vector.
     pub fn dim(&self) -> usize {
-        self.dim
+        self.table.dim
     }
 
     /// How near two vectors are.
@@ -125,10 +117,8 @@ impl FlatIndex {
     /// Bytes on the heap, spare capacity included; what lies in a mapped file does not count.
     pub fn memory_bytes(&self) -> usize {
         size_of::<Self>()
-            + self.ids.heap_bytes()
+            + self.table.heap_bytes()
             + self.codes.as_ref().map_or(0, Codes::heap_bytes)
-            + self.originals.as_ref().map_or(0, Originals::heap_bytes)
-            + self.inverse_lengths.as_ref().map_or(0, Storage::heap_bytes)
     }
 
     /// Whether so many rows can be added or changed in a moment. Else all that there is may be copied for it, because it lies
@@ -140,12 +130,12 @@ impl FlatIndex {
 
     /// The ids, in the order of the rows.
     pub fn ids(&self) -> Vec<u64> {
-        self.ids.to_vec()
+        self.table.ids.to_vec()
     }
 
     /// Whether there is a row with this id.
     pub fn contains(&self, id: u64) -> bool {
-        self.ids.row(id).is_some()
+        self.table.ids.row(id).is_some()
     }
 
     /// The original vector of a row, as f32.
@@ -153,10 +143,7 @@ impl FlatIndex {
     /// # Errors
     /// `NoOriginals` where the index keeps none, `IdNotFound`.
     pub fn vector(&self, id: u64) -> Result<Vec<f32>> {
-        let originals = self.originals.as_ref().ok_or_else(no_originals)?;
-        let row = self.ids.row(id).ok_or_else(|| not_found(id))?;
-        originals.verify()?;
-        Ok(originals.vector(row))
+        self.table.vector(id)
     }
 
     /// The original vectors in the order of [`FlatIndex::ids`], without a copy.
@@ -164,14 +151,12 @@ impl FlatIndex {
     /// # Errors
     /// `NoOriginals` where the index keeps none.
     pub fn originals(&self) -> Result<Originals> {
-        let originals = self.originals.clone().ok_or_else(no_originals)?;
-        originals.verify()?;
-        Ok(originals)
+        self.table.originals()
     }
 
     /// The rows with these ids; ids that are not in the index select nothing.
     pub fn select_ids(&self, ids: &[u64]) -> Selection {
-        Selection::from_rows(ids.iter().filter_map(|&id| self.ids.row(id)).collect())
+        Selection::from_rows(ids.iter().filter_map(|&id| self.table.ids.row(id)).collect())
     }
 
     /// The rows whose place in `mask`, which is in the order of [`FlatIndex::ids`], says true.
@@ -179,11 +164,7 @@ impl FlatIndex {
     /// # Errors
     /// `InvalidArgument` unless there is one bool a row.
     pub fn select_mask(&self, mask: &[bool]) -> Result<Selection> {
-        if mask.len() != self.len() {
-            let message =
-                format!("where must have one bool for each of the {} rows, got {}", self.len(), mask.len());
-            return Err(invalid(message).suggest("its order is that of the index's ids"));
-        }
+        self.table.check_mask(mask)?;
         Ok(Selection::from_mask(mask))
     }
 
@@ -203,27 +184,8 @@ impl FlatIndex {
         first: usize,
         job: &Job,
     ) -> Result<()> {
-        let rows = Rows::check_part("vectors", vectors, self.dim, self.params.metric, first)?;
-        if self.len() + rows.len() > MAX_ROWS {
-            return Err(invalid(format!("an index holds at most {MAX_ROWS} rows"))
-                .suggest("split the vectors over several indexes"));
-        }
-        let numbered;
-        let ids = match ids {
-            Some(ids) if ids.len() != rows.len() => {
-                let message =
-                    format!("ids must be as many as the vectors: {} ids, {} vectors", ids.len(), rows.len());
-                return Err(invalid(message));
-            }
-            Some(ids) => {
-                self.ids.check_new(ids)?;
-                ids
-            }
-            None => {
-                numbered = self.ids.next(rows.len())?;
-                &numbered
-            }
-        };
+        let rows = Rows::check_part("vectors", vectors, self.dim(), self.params.metric, first)?;
+        let ids = self.table.new_ids(ids, rows.len())?;
         self.verify()?;
         let (before, squares) = (self.len(), self.codes.as_ref().map(Codes::squares));
         for (piece, ids) in rows.pieces(PIECE_ROWS).zip(ids.chunks(PIECE_ROWS)) {
@@ -246,26 +208,14 @@ impl FlatIndex {
         if let Some(codes) = &mut self.codes {
             codes.append(rows, inverse.as_deref(), job)?;
         }
-        if let Some(originals) = &mut self.originals {
-            originals.append(rows);
-        }
-        if let (Some(kept), Some(inverse)) = (&mut self.inverse_lengths, &inverse) {
-            kept.to_mut().extend_from_slice(inverse);
-        }
-        self.ids.extend(ids);
+        self.table.append(rows, ids, inverse.as_deref());
         Ok(())
     }
 
     fn truncate(&mut self, len: usize) {
-        self.ids.truncate(len);
+        self.table.truncate(len);
         if let Some(codes) = &mut self.codes {
             codes.truncate(len);
-        }
-        if let Some(originals) = &mut self.originals {
-            originals.truncate(len);
-        }
-        if let Some(kept) = &mut self.inverse_lengths {
-            kept.to_mut().truncate(len);
         }
     }
 
@@ -275,19 +225,13 @@ impl FlatIndex {
     /// # Errors
     /// `IdNotFound`, `DuplicateId`.
     pub fn remove(&mut self, ids: &[u64]) -> Result<()> {
-        self.ids.find_all(ids)?;
+        self.table.ids.find_all(ids)?;
         self.verify()?;
         for &id in ids {
-            let Some(row) = self.ids.row(id) else { continue };
-            self.ids.swap_remove(row);
+            let Some(row) = self.table.ids.row(id) else { continue };
+            self.table.swap_remove(row);
             if let Some(codes) = &mut self.codes {
                 codes.swap_remove(row);
-            }
-            if let Some(originals) = &mut self.originals {
-                originals.swap_remove(row);
-            }
-            if let Some(kept) = &mut self.inverse_lengths {
-                kept.to_mut().swap_remove(row as usize);
             }
         }
         self.shrink();
@@ -295,15 +239,9 @@ impl FlatIndex {
     }
 
     fn shrink(&mut self) {
-        self.ids.shrink();
+        self.table.shrink();
         if let Some(codes) = &mut self.codes {
             codes.shrink();
-        }
-        if let Some(originals) = &mut self.originals {
-            originals.shrink();
-        }
-        if let Some(kept) = &mut self.inverse_lengths {
-            kept.shrink();
         }
     }
 
@@ -312,13 +250,8 @@ impl FlatIndex {
     /// # Errors
     /// As [`FlatIndex::build`], and `IdNotFound`.
     pub fn update(&mut self, ids: &[u64], vectors: &[f32]) -> Result<()> {
-        let rows = Rows::check("vectors", vectors, self.dim, self.params.metric)?;
-        if ids.len() != rows.len() {
-            let message =
-                format!("ids must be as many as the vectors: {} ids, {} vectors", ids.len(), rows.len());
-            return Err(invalid(message));
-        }
-        let places = self.ids.find_all(ids)?;
+        let rows = Rows::check("vectors", vectors, self.dim(), self.params.metric)?;
+        let places = self.table.places(ids, rows.len())?;
         self.verify()?;
         let mut work = self.codes.as_ref().map(|codes| codes.quantizer().workspace());
         for (&row, vector) in places.iter().zip(rows.iter()) {
@@ -327,14 +260,7 @@ impl FlatIndex {
             if let (Some(codes), Some(work)) = (&mut self.codes, &mut work) {
                 codes.set(row, vector, factor, work);
             }
-            if let Some(originals) = &mut self.originals {
-                originals.set(row, vector);
-            }
-            if let Some(place) =
-                self.inverse_lengths.as_mut().and_then(|kept| kept.to_mut().get_mut(row as usize))
-            {
-                *place = factor;
-            }
+            self.table.set(row, vector, factor);
         }
         Ok(())
     }
@@ -345,43 +271,110 @@ impl FlatIndex {
     /// `CorruptFile`.
     pub fn verify(&self) -> Result<()> {
         self.codes.as_ref().map_or(Ok(()), Codes::verify)?;
-        self.originals.as_ref().map_or(Ok(()), Originals::verify)?;
-        self.inverse_lengths.as_ref().map_or(Ok(()), |kept| kept.verify("lengths"))?;
-        self.ids.list().map_or(Ok(()), |list| list.verify("ids"))
+        self.table.verify(true)
     }
 
-    pub(crate) fn check_query(&self, query: &[f32]) -> Result<()> {
-        if self.is_empty() {
-            return Err(Error::new(ErrorKind::EmptyIndex, "the index has no rows to search")
-                .suggest("add some first"));
-        }
-        Rows::check_query(query, self.dim, self.params.metric)
+    /// The nearest rows to `query`, best first; ties go to the lower id. On the calling thread.
+    ///
+    /// Cost: about 0.8 ns a row at 384 dimensions while the codes fit the cache, 1.5 ns beyond, and some 20 to 60 µs of
+    /// refinement. Memory: a few tens of KiB, whatever the number of rows.
+    ///
+    /// # Errors
+    /// `EmptyIndex`, `DimensionMismatch`, and `InvalidArgument` for a query or options that cannot be used.
+    pub fn search(&self, query: &[f32], options: &SearchOptions<'_>) -> Result<Vec<Hit>> {
+        let plan = self.plan(options)?;
+        self.table.check_query(query)?;
+        self.verify_for(plan)?;
+        let mut searches = [self.prepare(query, options, plan)];
+        self.run(&mut searches, plan, options.selection);
+        let [search] = searches;
+        Ok(search.finish())
     }
 
-    pub(crate) fn check_queries<'a>(&self, queries: &'a [f32]) -> Result<Rows<'a>> {
-        if self.is_empty() {
-            return Err(Error::new(ErrorKind::EmptyIndex, "the index has no rows to search")
-                .suggest("add some first"));
-        }
-        if !queries.len().is_multiple_of(self.dim) {
-            return Err(wrong_dim("queries", self.dim, queries.len()));
-        }
-        Rows::check("queries", queries, self.dim, self.params.metric)
+    /// [`FlatIndex::search`] for each row of `queries`, parallel, with several queries a pass over the codes.
+    ///
+    /// # Errors
+    /// As [`FlatIndex::search`], and `Cancelled`.
+    pub fn search_batch(
+        &self,
+        queries: &[f32],
+        options: &SearchOptions<'_>,
+        job: &Job,
+    ) -> Result<Vec<Vec<Hit>>> {
+        let plan = self.plan(options)?;
+        let rows = self.table.check_queries(queries)?;
+        self.verify_for(plan)?;
+        let by_cache = (TABLE_BYTES / (4 * self.dim().next_multiple_of(64))).clamp(1, MAX_GROUP);
+        let group = rows.len().div_ceil(rayon::current_num_threads()).clamp(1, by_cache);
+        let groups: Vec<Vec<Vec<Hit>>> = queries
+            .par_chunks(group * self.dim())
+            .map(|group| {
+                job.check()?;
+                let mut searches: Vec<_> = group
+                    .chunks_exact(self.dim())
+                    .map(|query| self.prepare(query, options, plan))
+                    .collect();
+                self.run(&mut searches, plan, options.selection);
+                job.advance(searches.len() as u64);
+                Ok(searches.into_iter().map(Search::finish).collect())
+            })
+            .collect::<Result<_>>()?;
+        Ok(groups.into_iter().flatten().collect())
     }
+
+    fn plan(&self, options: &SearchOptions<'_>) -> Result<Plan> {
+        let plan = options.plan(&self.params)?;
+        let few = match options.selection {
+            Some(selection) => selection.len() <= FEW_ROWS.max(options.k.saturating_mul(4)),
+            None => self.len() <= PREPARATION_ROWS,
+        };
+        Ok(if few && self.table.originals.is_some() { Plan::Exact } else { plan })
+    }
+
+    fn verify_for(&self, plan: Plan) -> Result<()> {
+        if let (Some(codes), true) = (&self.codes, plan != Plan::Exact) {
+            codes.verify()?;
+        }
+        self.table.verify(plan != Plan::Estimate)
+    }
+
+    fn prepare<'a>(&'a self, query: &'a [f32], options: &SearchOptions<'_>, plan: Plan) -> Search<'a> {
+        let codes = self.codes.as_ref().filter(|_| plan != Plan::Exact);
+        let mut search = Search::new(&self.table, query, options.k, options.radius, plan);
+        if let Some(codes) = codes {
+            search.use_codes(codes, query, None);
+            if let Some(standing) = search.query().map(Query::standing) {
+                search.enter(standing, codes.squares());
+            }
+        }
+        search
+    }
+
+    /// Runs searches with one plan and one selection.
+    fn run(&self, searches: &mut [Search<'_>], plan: Plan, selection: Option<&Selection>) {
+        match (plan, &self.codes) {
+            (Plan::Exact, _) | (_, None) => match selection {
+                None => scan_originals(&self.table, searches),
+                Some(selection) => searches.iter_mut().for_each(|search| search.measure(selection.rows())),
+            },
+            (_, Some(codes)) => scan_codes(codes, searches, selection),
+        }
+    }
+
 }
 
 /// Two indexes are equal when they hold the same rows in the same order and would be saved as the same bytes.
 impl PartialEq for FlatIndex {
     fn eq(&self, other: &Self) -> bool {
         self.params == other.params
-            && self.dim == other.dim
+            && self.dim() == other.dim()
             && self.len() == other.len()
             && self.sections().iter().eq(other.sections().iter())
     }
 }
 
 /// The rows whose mean centres the codes.
-fn sample(vectors: &[f32], dim: usize) -> Vec<f32> {
+pub(crate) fn sample(vectors: &[f32], dim: usize) -> Vec<f32> {
     sample_rows(vectors.len() / dim)
         .filter_map(|row| vectors.get(row * dim..(row + 1) * dim))
         .flatten()
@@ -389,9 +382,12 @@ fn sample(vectors: &[f32], dim: usize) -> Vec<f32> {
         .collect()
 }
 
-fn no_originals() -> Error {
-    Error::new(ErrorKind::NoOriginals, "this index keeps codes only, not the original vectors")
-        .suggest("build a RabitqPlusIndex, or a RabitqAsymIndex with originals=\"f32\"")
+/// The quantizer that is centred on the mean of `sample`, and the shape of its blocks.
+pub(crate) fn quantizer(params: &Params, dim: usize, sample: Rows<'_>) -> Result<(Quantizer, BlockShape)> {
+    let (mean, typical_square) = centre(sample, params.metric);
+    let quantizer = Quantizer::new(mean, params.bits, form(params.metric), params.seed, typical_square);
+    let shape = BlockShape::new(padded_dim(dim)).ok_or_else(internal_shape)?;
+    Ok((quantizer, shape))
 }
 
 fn internal_shape() -> Error {

@@ -36,6 +36,7 @@ mod recommend;
 mod search;
 mod selection;
 mod storage;
+mod table;
 mod top;
 
 pub use builder::{Builder, sample_rows};

@@ -3,24 +3,24 @@
 //! One query after the other goes through the same steps, alone or with up to seven others that share each pass over
 //! the codes:
 //!
-//! 1. The scan estimates every row from its sign bits and lets those survive whose lower bound is not above the worst
+//! 1. The scan estimates rows from their sign bits and lets those survive whose lower bound is not above the worst
 //!    of the best k so far ([`limnion_simd::scan`]).
-//! 2. Whenever the survivors fill their buffer, they are drained: the k most promising first, so that the limit falls
+//! 2. Whenever there are enough survivors, they are drained: the k most promising first, so that the limit falls
 //!    at once, then the rest as far as their bound still reaches it.
 //! 3. A drained row is refined from all its bits, if it has more than one, and then from its original, if that is kept.
 //!
-//! What one query finds does not depend on which others run beside it, nor on the CPU.
+//! The rows lie in one list (a flat index) or in many, each around a centre of its own; a search enters the lists that it
+//! looks into one after the other. What one query finds does not depend on which others run beside it, nor on the CPU.
 
-use limnion_rabitq::Query;
+use limnion_rabitq::{Query, Standing};
 use limnion_simd::{Bound, Level, Probe, Survivor, Survivors, prefetch, scan, scan_selected};
-use limnion_types::{Hit, Job, Result};
-use rayon::prelude::*;
+use limnion_types::Hit;
 
 use crate::codes::Codes;
 use crate::exact::{Exact, hit, key_within, query_factor};
-use crate::flat::FlatIndex;
-use crate::params::{Plan, SearchOptions};
+use crate::params::Plan;
 use crate::selection::Selection;
+use crate::table::Table;
 use crate::top::Top;
 
 /// Survivors between two drains: few enough that the limit falls early, enough to find the most promising among.
@@ -29,110 +29,30 @@ const SURVIVORS: usize = 384;
 const AHEAD: usize = 3;
 /// Rows of an exact scan that stay in cache while several queries look at them.
 const TILE_ROWS: usize = 64;
-/// Tables of the queries that share a pass stay within this, so that they fit the first-level cache.
-const TABLE_BYTES: usize = 24 << 10;
-const MAX_GROUP: usize = 8;
 /// With so few rows allowed, their originals are looked at without asking the codes.
-const FEW_ROWS: usize = 512;
+pub(crate) const FEW_ROWS: usize = 512;
 /// So many rows in a run are measured in the time that it takes to prepare a query for codes.
-const PREPARATION_ROWS: usize = 64;
+pub(crate) const PREPARATION_ROWS: usize = 64;
+/// The place in the codes of no row.
+pub(crate) const NO_ROW: u32 = u32::MAX;
 
-impl FlatIndex {
-    /// The nearest rows to `query`, best first; ties go to the lower id. On the calling thread.
-    ///
-    /// Cost: about 0.8 ns a row at 384 dimensions while the codes fit the cache, 1.5 ns beyond, and some 20 to 60 µs of
-    /// refinement. Memory: a few tens of KiB, whatever the number of rows.
-    ///
-    /// # Errors
-    /// `EmptyIndex`, `DimensionMismatch`, and `InvalidArgument` for a query or options that cannot be used.
-    pub fn search(&self, query: &[f32], options: &SearchOptions<'_>) -> Result<Vec<Hit>> {
-        let plan = self.plan(options)?;
-        self.check_query(query)?;
-        self.verify_for(plan)?;
-        let mut searches = [Search::new(self, query, options, plan)];
-        self.run(&mut searches, plan, options.selection);
-        let [search] = searches;
-        Ok(search.finish())
-    }
-
-    /// [`FlatIndex::search`] for each row of `queries`, parallel, with several queries a pass over the codes.
-    ///
-    /// # Errors
-    /// As [`FlatIndex::search`], and `Cancelled`.
-    pub fn search_batch(
-        &self,
-        queries: &[f32],
-        options: &SearchOptions<'_>,
-        job: &Job,
-    ) -> Result<Vec<Vec<Hit>>> {
-        let plan = self.plan(options)?;
-        let rows = self.check_queries(queries)?;
-        self.verify_for(plan)?;
-        let by_cache = (TABLE_BYTES / (4 * self.dim.next_multiple_of(64))).clamp(1, MAX_GROUP);
-        let group = rows.len().div_ceil(rayon::current_num_threads()).clamp(1, by_cache);
-        let groups: Vec<Vec<Vec<Hit>>> = queries
-            .par_chunks(group * self.dim)
-            .map(|group| {
-                job.check()?;
-                let mut searches: Vec<_> = group
-                    .chunks_exact(self.dim)
-                    .map(|query| Search::new(self, query, options, plan))
-                    .collect();
-                self.run(&mut searches, plan, options.selection);
-                job.advance(searches.len() as u64);
-                Ok(searches.into_iter().map(Search::finish).collect())
-            })
-            .collect::<Result<_>>()?;
-        Ok(groups.into_iter().flatten().collect())
-    }
-
-    fn plan(&self, options: &SearchOptions<'_>) -> Result<Plan> {
-        let plan = options.plan(&self.params)?;
-        let few = match options.selection {
-            Some(selection) => selection.len() <= FEW_ROWS.max(options.k.saturating_mul(4)),
-            None => self.len() <= PREPARATION_ROWS,
-        };
-        Ok(if few && self.originals.is_some() { Plan::Exact } else { plan })
-    }
-
-    fn verify_for(&self, plan: Plan) -> Result<()> {
-        if let (Some(codes), true) = (&self.codes, plan != Plan::Exact) {
-            codes.verify()?;
-        }
-        if let (Some(originals), true) = (&self.originals, plan != Plan::Estimate) {
-            originals.verify()?;
-        }
-        self.inverse_lengths.as_ref().map_or(Ok(()), |kept| kept.verify("lengths"))?;
-        self.ids.list().map_or(Ok(()), |list| list.verify("ids"))
-    }
-
-    /// Runs searches with one plan and one selection.
-    fn run(&self, searches: &mut [Search<'_>], plan: Plan, selection: Option<&Selection>) {
-        match (plan, &self.codes) {
-            (Plan::Exact, _) | (_, None) => match selection {
-                None => self.scan_originals(searches),
-                Some(selection) => searches.iter_mut().for_each(|search| search.measure(selection.rows())),
-            },
-            (_, Some(codes)) => scan_codes(codes, searches, selection),
-        }
-    }
-
-    fn scan_originals(&self, searches: &mut [Search<'_>]) {
-        let mut keys = [0.0; TILE_ROWS];
-        for first in (0..self.len()).step_by(TILE_ROWS) {
-            let Some(keys) = keys.get_mut(..TILE_ROWS.min(self.len() - first)) else { return };
-            for search in searches.iter_mut() {
-                let Some(exact) = &search.exact else { continue };
-                exact.keys(first as u32, keys);
-                for (row, &mut key) in (first as u32..).zip(&mut *keys) {
-                    search.top.offer(key, || self.ids.id(row));
-                }
+/// Measures all rows against their originals.
+pub(crate) fn scan_originals(table: &Table, searches: &mut [Search<'_>]) {
+    let mut keys = [0.0; TILE_ROWS];
+    for first in (0..table.len()).step_by(TILE_ROWS) {
+        let Some(keys) = keys.get_mut(..TILE_ROWS.min(table.len() - first)) else { return };
+        for search in searches.iter_mut() {
+            let Some(exact) = &search.exact else { continue };
+            exact.keys(first as u32, keys);
+            for (row, &mut key) in (first as u32..).zip(&mut *keys) {
+                search.top.offer(key, || table.ids.id(row));
             }
         }
     }
 }
 
-fn scan_codes(codes: &Codes, searches: &mut [Search<'_>], selection: Option<&Selection>) {
+/// Runs searches over all codes, or the selected ones, as one list.
+pub(crate) fn scan_codes(codes: &Codes, searches: &mut [Search<'_>], selection: Option<&Selection>) {
     let (level, shape, blocks) = (Level::current(), *codes.shape(), codes.block_bytes());
     let end = selection.map_or(codes.block_count(), |selection| selection.blocks.len());
     let mut next = 0;
@@ -146,226 +66,297 @@ fn scan_codes(codes: &Codes, searches: &mut [Search<'_>], selection: Option<&Sel
             }
         };
         for search in searches.iter_mut() {
-            search.drain(next == end);
+            if next == end || search.is_full() {
+                search.collect();
+                search.drain(next == end);
+            }
         }
     }
 }
 
 /// One query on its way.
-struct Search<'a> {
-    index: &'a FlatIndex,
+pub(crate) struct Search<'a> {
+    table: &'a Table,
     plan: Plan,
     radius: Option<f32>,
     top: Top,
     exact: Option<Exact<'a>>,
     coded: Option<Coded<'a>>,
+    /// Rows that were looked at more closely than their sign bits.
+    refined: usize,
 }
 
 /// What a query needs for the codes.
 struct Coded<'a> {
     codes: &'a Codes,
+    /// The row in each place of the codes; none where the places are the rows' numbers.
+    rows: Option<&'a [u32]>,
     query: Query,
-    lengths: (f32, f32),
     /// Estimates are keys in scaled units: keys times this.
     unit: f32,
+    /// The lists that were entered; the last one is the one that is scanned.
+    entered: Vec<Entered>,
     survivors: Survivors,
     /// Survivors in the order in which they are refined; under [`Plan::Budget`] all that may still be.
-    pending: Vec<Survivor>,
+    pending: Vec<Candidate>,
     /// The worst estimate that [`Plan::Budget`] still takes.
     budget_limit: f32,
 }
 
+/// A list that a search looks into.
+struct Entered {
+    standing: Standing,
+    /// The least and the largest ‖r‖ of its rows, in scaled units.
+    lengths: (f32, f32),
+    /// The reach for the limit that it was last asked for.
+    limit: f32,
+    reach: f32,
+}
+
+/// A survivor, with the list that it is of.
+#[derive(Clone, Copy)]
+struct Candidate {
+    place: u32,
+    estimate: f32,
+    error: f32,
+    list: u32,
+}
+
 impl<'a> Search<'a> {
-    fn new(index: &'a FlatIndex, query: &'a [f32], options: &SearchOptions<'_>, plan: Plan) -> Self {
-        let SearchOptions { k, radius, .. } = *options;
-        let coded = match (plan, &index.codes) {
-            (Plan::Exact, _) | (_, None) => None,
-            (_, Some(codes)) => Some(Coded::new(codes, index, query, k)),
-        };
-        let limit = radius.map_or(f32::MAX, |radius| key_within(index.params.metric, radius));
-        Self { index, plan, radius, top: Top::new(k, limit), exact: Exact::new(index, query), coded }
+    pub(crate) fn new(
+        table: &'a Table,
+        query: &'a [f32],
+        k: usize,
+        radius: Option<f32>,
+        plan: Plan,
+    ) -> Self {
+        let limit = radius.map_or(f32::MAX, |radius| key_within(table.metric, radius));
+        let (top, exact) = (Top::new(k, limit), Exact::new(table, query));
+        Self { table, plan, radius, top, exact, coded: None, refined: 0 }
     }
 
-    /// The query's part of the next pass over the codes.
-    fn probe(&mut self) -> Option<Probe<'_>> {
-        let coded = self.coded.as_mut()?;
-        let (threshold, g_error) = match self.plan {
-            Plan::Bounded(sureness) => {
-                let bound = coded.bound(&self.top, Some(sureness));
-                (bound.limit, bound.reach)
-            }
-            Plan::Budget(_) => (coded.budget_limit, 0.0),
-            Plan::Estimate | Plan::Exact => (coded.limit(&self.top), 0.0),
-        };
-        let Coded { query, survivors, .. } = coded;
-        let bound =
-            Bound { scale: query.lut().step(), bias: query.bias(), g_add: query.g_add(), g_error, threshold };
-        Some(Probe { lut: query.lut(), bound, survivors })
+    /// Prepares the query for codes; `rows` are the rows in their places, where those are not the rows' numbers.
+    pub(crate) fn use_codes(&mut self, codes: &'a Codes, query: &[f32], rows: Option<&'a [u32]>) {
+        let level = Level::current();
+        let factor = query_factor(self.table.metric, level, query);
+        let scale = codes.quantizer().scale();
+        self.coded = Some(Coded {
+            codes,
+            rows,
+            query: Query::new(codes.quantizer(), level, query, factor),
+            unit: scale * scale,
+            entered: Vec::new(),
+            survivors: Survivors::new(SURVIVORS.max(self.top.k().saturating_mul(4)).min(self.table.len())),
+            pending: Vec::new(),
+            budget_limit: f32::MAX,
+        });
     }
 
-    /// Works off the survivors once there is no room for more, or at the end.
-    fn drain(&mut self, end: bool) {
-        let Self { index, plan, top, exact, coded: Some(coded), .. } = self else { return };
-        if !end && !coded.survivors.is_full() {
-            return;
+    /// The query as codes want it, where the search is over codes.
+    pub(crate) fn query(&self) -> Option<&Query> {
+        self.coded.as_ref().map(|coded| &coded.query)
+    }
+
+    /// The limit in units of estimates.
+    pub(crate) fn limit(&self) -> f32 {
+        self.coded.as_ref().map_or(f32::MAX, |coded| coded.limit(&self.top))
+    }
+
+    /// How many rows were looked at more closely than their sign bits.
+    pub(crate) fn refined(&self) -> usize {
+        self.refined
+    }
+
+    /// From now on the codes that are scanned are those of another list, whose rows have these least and largest ‖r‖².
+    pub(crate) fn enter(&mut self, standing: Standing, squares: (f32, f32)) {
+        let lengths = (squares.0.sqrt(), squares.1.sqrt());
+        if let Some(coded) = &mut self.coded {
+            coded.entered.push(Entered { standing, lengths, limit: f32::NAN, reach: 0.0 });
         }
-        let survivors = coded.survivors.as_slice();
+    }
+
+    /// The query's part of the next pass over the codes of the list that was entered last.
+    pub(crate) fn probe(&mut self) -> Option<Probe<'_>> {
+        let coded = self.coded.as_mut()?;
+        let limit = coded.limit(&self.top);
+        let list = coded.entered.last_mut()?;
+        let (threshold, g_error) = match self.plan {
+            Plan::Bounded(sureness) => (limit, sureness * list.reach(limit)),
+            Plan::Budget(_) => (coded.budget_limit, 0.0),
+            Plan::Estimate | Plan::Exact => (limit, 0.0),
+        };
+        let (g_add, query) = (list.standing.g_add(), &coded.query);
+        let bound = Bound { scale: query.lut().step(), bias: query.bias(), g_add, g_error, threshold };
+        Some(Probe { lut: query.lut(), bound, survivors: &mut coded.survivors })
+    }
+
+    /// Whether there is no room for further survivors.
+    pub(crate) fn is_full(&self) -> bool {
+        self.coded.as_ref().is_some_and(|coded| coded.survivors.is_full())
+    }
+
+    /// Notes of which list the survivors are, and makes room for others. Returns how many wait to be drained.
+    pub(crate) fn collect(&mut self) -> usize {
+        let Some(coded) = &mut self.coded else { return 0 };
+        let list = coded.entered.len().saturating_sub(1) as u32;
+        let candidates = coded.survivors.as_slice().iter().map(|&Survivor { row, estimate, error }| {
+            Candidate { place: row, estimate, error, list }
+        });
+        coded.pending.extend(candidates);
+        coded.survivors.clear();
+        coded.pending.len()
+    }
+
+    /// Works off what was collected.
+    pub(crate) fn drain(&mut self, end: bool) {
+        let Self { table, plan, top, exact, coded: Some(coded), refined, .. } = self else { return };
+        let mut pending = std::mem::take(&mut coded.pending);
+        let mut refine =
+            Refine { table, exact: exact.as_ref(), sureness: None, coded: &mut *coded, refined };
         match *plan {
             Plan::Estimate | Plan::Exact => {
-                for survivor in survivors {
-                    top.offer(survivor.estimate / coded.unit, || index.ids.id(survivor.row));
+                for candidate in &pending {
+                    let row = refine.coded.row(candidate.place);
+                    top.offer(candidate.estimate / refine.coded.unit, || table.ids.id(row));
                 }
+                pending.clear();
             }
             Plan::Bounded(sureness) => {
-                let refine = Refine { index, exact: exact.as_ref(), sureness: Some(sureness) };
-                let mut pending = std::mem::take(&mut coded.pending);
-                pending.extend_from_slice(survivors);
+                refine.sureness = Some(sureness);
                 if pending.len() > top.k().saturating_mul(2) {
                     pending.select_nth_unstable_by(top.k() - 1, most_promising);
                     let rest = pending.split_off(top.k());
-                    refine.rows(&pending, coded, top);
+                    refine.rows(&pending, top);
                     pending = rest;
                 }
                 // Only now that the limit has fallen is it worth asking memory for the others.
-                let bound = coded.bound(top, Some(sureness));
-                pending.retain(|survivor| bound.admits(survivor.estimate, survivor.error));
-                refine.rows(&pending, coded, top);
+                let limit = refine.coded.limit(top);
+                pending.retain(|candidate| refine.coded.admits(candidate, sureness, limit));
+                refine.rows(&pending, top);
                 pending.clear();
-                coded.pending = pending;
             }
             Plan::Budget(rows) => {
-                coded.pending.extend_from_slice(survivors);
-                if end || coded.pending.len() >= rows.saturating_mul(2).max(SURVIVORS) {
-                    coded.keep_best(rows);
+                if end || pending.len() >= rows.saturating_mul(2).max(SURVIVORS) {
+                    refine.coded.keep_best(&mut pending, rows);
                 }
                 if end {
-                    let refine = Refine { index, exact: exact.as_ref(), sureness: None };
-                    refine.rows(&coded.pending, coded, top);
+                    refine.rows(&pending, top);
                 }
             }
         }
-        coded.survivors.clear();
+        coded.pending = pending;
     }
 
     /// Measures rows against their originals.
-    fn measure(&mut self, rows: impl Iterator<Item = u32>) {
+    pub(crate) fn measure(&mut self, rows: impl Iterator<Item = u32>) {
         let Some(exact) = &self.exact else { return };
         // A selection may be older than the index, and name rows that are gone.
-        let rows: Vec<u32> = rows.filter(|&row| (row as usize) < self.index.len()).collect();
+        let rows: Vec<u32> = rows.filter(|&row| (row as usize) < self.table.len()).collect();
         for (at, &row) in rows.iter().enumerate() {
             if let Some(&later) = rows.get(at + AHEAD) {
                 exact.prefetch(later);
             }
-            self.top.offer(exact.key(row), || self.index.ids.id(row));
+            self.top.offer(exact.key(row), || self.table.ids.id(row));
         }
+        self.refined += rows.len();
     }
 
-    fn finish(self) -> Vec<Hit> {
-        let metric = self.index.params.metric;
+    pub(crate) fn finish(self) -> Vec<Hit> {
+        let metric = self.table.metric;
         let hits = self.top.into_sorted().into_iter().map(|ranked| hit(metric, ranked));
         hits.filter(|hit| self.radius.is_none_or(|radius| hit.distance <= radius)).collect()
     }
 }
 
-fn most_promising(a: &Survivor, b: &Survivor) -> std::cmp::Ordering {
-    a.estimate.total_cmp(&b.estimate).then(a.row.cmp(&b.row))
+fn most_promising(a: &Candidate, b: &Candidate) -> std::cmp::Ordering {
+    a.estimate.total_cmp(&b.estimate).then(a.place.cmp(&b.place))
 }
 
-impl<'a> Coded<'a> {
-    fn new(codes: &'a Codes, index: &FlatIndex, query: &[f32], k: usize) -> Self {
-        let level = Level::current();
-        let factor = query_factor(index.params.metric, level, query);
-        let scale = codes.quantizer().scale();
-        Self {
-            codes,
-            query: Query::new(codes.quantizer(), level, query, factor),
-            lengths: codes.lengths(),
-            unit: scale * scale,
-            survivors: Survivors::new(SURVIVORS.max(k.saturating_mul(4)).min(index.len())),
-            pending: Vec::new(),
-            budget_limit: f32::MAX,
+impl Entered {
+    /// What a row's `f_error` is to be multiplied by, beside the sureness, to bound it at a limit.
+    fn reach(&mut self, limit: f32) -> f32 {
+        if self.limit != limit {
+            (self.limit, self.reach) = (limit, self.standing.reach(limit, self.lengths));
         }
+        self.reach
     }
+}
 
+impl Coded<'_> {
     fn limit(&self, top: &Top) -> f32 {
         (top.limit() * self.unit).min(f32::MAX)
     }
 
-    /// What rules rows out while `top` is as it is; nothing does without a sureness.
-    fn bound(&self, top: &Top, sureness: Option<f32>) -> Refinable {
-        match sureness {
-            None => Refinable { limit: f32::INFINITY, reach: 0.0 },
-            Some(sureness) => {
-                let limit = self.limit(top);
-                Refinable { limit, reach: sureness * self.query.reach(limit, self.lengths) }
-            }
-        }
+    fn row(&self, place: u32) -> u32 {
+        self.rows.map_or(place, |rows| rows.get(place as usize).copied().unwrap_or(NO_ROW))
+    }
+
+    /// Whether the bound of a candidate does not rule it out.
+    fn admits(&mut self, candidate: &Candidate, sureness: f32, limit: f32) -> bool {
+        let reach = self.entered.get_mut(candidate.list as usize).map_or(0.0, |list| list.reach(limit));
+        candidate.estimate - candidate.error * (sureness * reach) <= limit
     }
 
     /// Keeps the most promising rows.
-    fn keep_best(&mut self, rows: usize) {
-        if let Some(last) = rows.checked_sub(1).filter(|&last| last < self.pending.len()) {
-            let (_, worst, _) = self.pending.select_nth_unstable_by(last, most_promising);
+    fn keep_best(&mut self, pending: &mut Vec<Candidate>, rows: usize) {
+        if let Some(last) = rows.checked_sub(1).filter(|&last| last < pending.len()) {
+            let (_, worst, _) = pending.select_nth_unstable_by(last, most_promising);
             self.budget_limit = worst.estimate;
-            self.pending.truncate(rows);
+            pending.truncate(rows);
         }
-    }
-}
-
-/// Which estimates still deserve a closer look.
-struct Refinable {
-    limit: f32,
-    reach: f32,
-}
-
-impl Refinable {
-    fn admits(&self, estimate: f32, error: f32) -> bool {
-        estimate - error * self.reach <= self.limit
     }
 }
 
 /// Looks more closely at rows; with a sureness, only at those that their bound does not rule out.
-struct Refine<'a> {
-    index: &'a FlatIndex,
+struct Refine<'a, 'b> {
+    table: &'a Table,
     exact: Option<&'a Exact<'a>>,
     sureness: Option<f32>,
+    coded: &'a mut Coded<'b>,
+    refined: &'a mut usize,
 }
 
-impl Refine<'_> {
-    fn rows(&self, rows: &[Survivor], coded: &Coded<'_>, top: &mut Top) {
+impl Refine<'_, '_> {
+    fn rows(&mut self, candidates: &[Candidate], top: &mut Top) {
+        let Self { table, exact, sureness, ref mut coded, ref mut refined } = *self;
         let level = Level::current();
-        let several_bits = coded.codes.quantizer().bits() > 1;
-        let mut signs = vec![0; if several_bits { coded.codes.shape().code_bytes() } else { 0 }];
-        let mut limit = top.limit();
-        let mut bound = coded.bound(top, self.sureness);
-        let fetch = |survivor: &Survivor| match self.exact {
-            Some(exact) if !several_bits => exact.prefetch(survivor.row),
-            _ => prefetch(coded.codes.extra_row(survivor.row)),
+        let codes = coded.codes;
+        let several_bits = codes.quantizer().bits() > 1;
+        let mut signs = vec![0; if several_bits { codes.shape().code_bytes() } else { 0 }];
+        let rows = coded.rows;
+        let row_at = |place: u32| {
+            rows.map_or(place, |rows| rows.get(place as usize).copied().unwrap_or(NO_ROW))
         };
-        rows.iter().take(AHEAD).for_each(fetch);
-        for (at, survivor) in rows.iter().enumerate() {
-            rows.get(at + AHEAD).into_iter().for_each(fetch);
-            if limit != top.limit() {
-                limit = top.limit();
-                bound = coded.bound(top, self.sureness);
-            }
-            if !bound.admits(survivor.estimate, survivor.error) {
+        let fetch = |candidate: &Candidate| match exact {
+            Some(exact) if !several_bits => exact.prefetch(row_at(candidate.place)),
+            _ => prefetch(codes.extra_row(candidate.place)),
+        };
+        candidates.iter().take(AHEAD).for_each(fetch);
+        for (at, candidate) in candidates.iter().enumerate() {
+            candidates.get(at + AHEAD).into_iter().for_each(fetch);
+            let limit = coded.limit(top);
+            if sureness.is_some_and(|sureness| !coded.admits(candidate, sureness, limit)) {
                 continue;
             }
-            let id = || self.index.ids.id(survivor.row);
+            **refined += 1;
+            let row = row_at(candidate.place);
+            let id = || table.ids.id(row);
             if several_bits {
-                coded.codes.read_signs(survivor.row, &mut signs);
-                let extra = coded.codes.extra_row(survivor.row);
-                let (estimate, error) = coded.query.estimate(level, &signs, extra, survivor.error);
-                if self.exact.is_none() {
+                let Some(list) = coded.entered.get(candidate.list as usize) else { continue };
+                codes.read_signs(candidate.place, &mut signs);
+                let extra = codes.extra_row(candidate.place);
+                let (estimate, error) =
+                    coded.query.estimate(level, &list.standing, &signs, extra, candidate.error);
+                if exact.is_none() {
                     top.offer(estimate / coded.unit, id);
                 }
-                if !bound.admits(estimate, error) {
+                let closer = Candidate { estimate, error, ..*candidate };
+                if sureness.is_some_and(|sureness| !coded.admits(&closer, sureness, limit)) {
                     continue;
                 }
             }
-            if let Some(exact) = self.exact {
-                top.offer(exact.key(survivor.row), id);
+            if let Some(exact) = exact {
+                top.offer(exact.key(row), id);
             }
         }
     }

@@ -23,6 +23,6 @@ mod rotation;
 pub use gaussian::sureness;
 pub use grid::MAX_BITS;
 pub use quantizer::{Encoded, Form, Quantizer, Workspace};
-pub use query::Query;
+pub use query::{Query, Standing};
 pub use random::SplitMix64;
 pub use rotation::{Rotation, padded_dim};

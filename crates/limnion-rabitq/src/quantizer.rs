@@ -15,7 +15,18 @@
 //! ```
 //!
 //! where q = rotate(query − mean), and g_error is the length of q's part across r, times how sure the bound has to be.
-//! `f_error` carries no such factor, so the search chooses it. All three are kept as f16 (54 bytes a row at 384
+//! `f_error` carries no such factor, so the search chooses it.
+//!
+//! A code may also be made *around* a further centre c, that of a list of near rows: then r = rotate(o − mean) − c, which
+//! is shorter, so the estimates are closer. The query stays what it is (one table serves all centres), and what is left
+//! of c moves into two summands:
+//!
+//! ```text
+//! f_add    + 2 n² ⟨c, y⟩ / ⟨r, y⟩                       + n² ⟨c, y⟩ / ⟨r, y⟩ − ⟨r, c⟩ − ⟨rotate(mean), c⟩
+//! g_add    ‖q − c‖²                                     −⟨mean, query⟩ − ⟨q, c⟩
+//! ```
+//!
+//! and g_error is the length of q − c across r. All three factors are kept as f16 (54 bytes a row at 384
 //! dimensions instead of 60), in units chosen such that typical rows lie in f16's range: rows and queries are
 //! multiplied by [`Quantizer::scale`], a power of two, before anything else.
 
@@ -79,6 +90,7 @@ impl Encoded<'_> {
 pub struct Workspace {
     centred: Vec<f32>,
     rotated: Vec<f32>,
+    grid: Vec<f32>,
     magnitudes: Vec<u8>,
     signs: Vec<u8>,
     extra: Vec<u8>,
@@ -169,6 +181,7 @@ impl Quantizer {
         Workspace {
             centred: vec![0.0; self.dim()],
             rotated: vec![0.0; padded],
+            grid: vec![0.0; padded],
             magnitudes: vec![0; if self.bits > 1 { padded } else { 0 }],
             signs: vec![0; padded / 8],
             extra: vec![0; self.extra_bytes()],
@@ -190,6 +203,13 @@ impl Quantizer {
         self.rotation.rotate(level, centred, out);
     }
 
+    /// The point `vector` as a centre to encode around: rotate(`vector` − mean) in scaled units.
+    pub fn centre(&self, level: Level, vector: &[f32]) -> Vec<f32> {
+        let mut rotated = vec![0.0; self.padded_dim()];
+        self.rotate(level, vector, 1.0, &mut vec![0.0; self.dim()], &mut rotated);
+        rotated
+    }
+
     /// Encodes `vector` · `factor` (the factor is 1 / length for cosine, else 1). The vector is finite.
     ///
     /// Cost: about D log D additions, and a few passes over D more for several bits.
@@ -200,29 +220,47 @@ impl Quantizer {
         factor: f32,
         work: &'a mut Workspace,
     ) -> Encoded<'a> {
-        let Workspace { centred, rotated, magnitudes, signs, extra } = work;
+        self.encode_around(level, vector, factor, &[], work)
+    }
+
+    /// [`Quantizer::encode`] around a centre, as [`Quantizer::centre`] gives it; an empty one stands for zero.
+    pub fn encode_around<'a>(
+        &self,
+        level: Level,
+        vector: &[f32],
+        factor: f32,
+        centre: &[f32],
+        work: &'a mut Workspace,
+    ) -> Encoded<'a> {
+        let Workspace { centred, rotated, grid, magnitudes, signs, extra } = work;
         self.rotate(level, vector, factor, centred, rotated);
+        rotated.iter_mut().zip(centre).for_each(|(x, c)| *x -= c);
         let square = dot_f32(level, rotated, rotated);
         pack_signs(level, rotated, signs);
-        let add = match self.form {
+        let whole_add = match self.form {
             Form::Euclidean => square,
-            // ⟨r, mean⟩ is the same before the rotation; `centred` carries one scale, the mean needs the other.
-            Form::InnerProduct => -dot_f32(level, centred, &self.mean) * self.scale,
+            // ⟨r + c, rotate(mean)⟩ is the same before the rotation; `centred` carries one scale, the mean needs the
+            // other.
+            Form::InnerProduct => {
+                -dot_f32(level, centred, &self.mean) * self.scale - dot_f32(level, rotated, centre)
+            }
         };
         let dims = rotated.len() as f32;
         let product = 0.5 * sum_abs(level, rotated);
         let rescale = self.rescale(square, product);
         let error = self.error(square, product, 0.25 * dims, dims);
         if self.bits > 1 {
-            let ratio = if square > 0.0 && product > 0.0 {
+            let (ratio, with_centre) = if square > 0.0 && product > 0.0 {
                 let (product, _) = round_to_grid(rotated, square.sqrt(), self.bits, magnitudes);
-                self.rescale(square, product)
+                let magnitude = |i: usize| magnitudes.get(i).map_or(0.5, |&k| f32::from(k) + 0.5);
+                (self.rescale(square, product), dot_grid(level, rotated, magnitude, centre, grid))
             } else {
                 magnitudes.fill(0);
-                0.0
+                (0.0, 0.0)
             };
-            write_extra(self.bits - 1, rotated, magnitudes, add, ratio, extra);
+            write_extra(self.bits - 1, rotated, magnitudes, whole_add - ratio * with_centre, ratio, extra);
         }
+        let add = whole_add - rescale * dot_grid(level, rotated, |_| 0.5, centre, grid);
         Encoded {
             signs,
             f_add: round_down(add),
@@ -255,6 +293,24 @@ impl Quantizer {
             Form::InnerProduct => error,
         }
     }
+}
+
+/// ⟨y, centre⟩ for the grid vector y of a residual's code; `grid` is memory to write y to.
+fn dot_grid(
+    level: Level,
+    residual: &[f32],
+    magnitude: impl Fn(usize) -> f32,
+    centre: &[f32],
+    grid: &mut [f32],
+) -> f32 {
+    if centre.is_empty() {
+        return 0.0;
+    }
+    for (index, (y, &x)) in grid.iter_mut().zip(residual).enumerate() {
+        // 0 counts as negative, as in the sign bits.
+        *y = if x > 0.0 { magnitude(index) } else { -magnitude(index) };
+    }
+    dot_f32(level, grid, centre)
 }
 
 /// Bytes of the further bits of a row with `bits` a dimension in all.

@@ -1,6 +1,6 @@
 //! A query, prepared once for many codes.
 
-use limnion_simd::{Level, Lut, code, dot_f32};
+use limnion_simd::{Level, Lut, code, dot_f32, l2sq_f32};
 
 use crate::grid::error_share;
 use crate::quantizer::{EXTRA_FACTORS, Form, Quantizer, read_factors};
@@ -11,15 +11,56 @@ const LARGEST: f32 = 8191.0;
 /// A query, rotated and tabulated: [`Query::lut`] for the block scan, integers for the further bits.
 #[derive(Debug)]
 pub struct Query {
-    form: Form,
     bits: u8,
-    /// ‖q‖ in scaled units.
-    length: f32,
-    g_add: f32,
+    rotated: Vec<f32>,
+    standing: Standing,
     lut: Lut,
     /// What the affine form adds to the table's sum: the table's own bias and −½ Σ q.
     bias: f32,
     whole: Option<WholeCode>,
+}
+
+/// How a query stands to the codes around one centre: what is the query's in their estimates, beside the table.
+#[derive(Debug, Clone, Copy)]
+pub struct Standing {
+    form: Form,
+    /// ‖q − c‖ in scaled units.
+    length: f32,
+    g_add: f32,
+}
+
+impl Standing {
+    /// The query's summand of the estimates.
+    pub fn g_add(&self) -> f32 {
+        self.g_add
+    }
+
+    /// ‖q − c‖ in scaled units.
+    pub fn length(&self) -> f32 {
+        self.length
+    }
+
+    /// The longest part that the query can have across a row that is at `threshold` or nearer: what a row's `f_error`
+    /// is to be multiplied by, beside the sureness.
+    ///
+    /// For Euclidean distances that part is no longer than what the triangle of centre, query and a row of length
+    /// within `lengths` allows; for inner products it is ‖q − c‖. All in scaled units, `threshold` as the estimates are.
+    pub fn reach(&self, threshold: f32, lengths: (f32, f32)) -> f32 {
+        match self.form {
+            Form::InnerProduct => self.length,
+            Form::Euclidean => {
+                let (q, limit) = (f64::from(self.length), f64::from(threshold));
+                let (shortest, longest) = (f64::from(lengths.0), f64::from(lengths.1));
+                if q <= 0.0 || longest <= 0.0 || limit >= q * q + longest * longest {
+                    return self.length;
+                }
+                // The projection of q on a row of length n that lies within the threshold is at least w(n), convex in n.
+                let n = (q * q - limit).max(0.0).sqrt().clamp(shortest.min(longest), longest);
+                let projection = if n > 0.0 { (n * n + q * q - limit) / (2.0 * n) } else { 0.0 };
+                (q * q - projection.max(0.0).powi(2)).max(0.0).sqrt() as f32
+            }
+        }
+    }
 }
 
 /// What estimates from all bits need: the query as integers, and their sums over each group of four sign bits.
@@ -49,15 +90,23 @@ impl Query {
         let lut = Lut::new(level, &rotated);
         let bias = lut.bias() - 0.5 * sum(&rotated);
         let whole = (quantizer.bits() > 1).then(|| WholeCode::new(&rotated));
-        Self {
-            form: quantizer.form(),
-            bits: quantizer.bits(),
-            length: square.sqrt(),
-            g_add,
-            lut,
-            bias,
-            whole,
-        }
+        let standing = Standing { form: quantizer.form(), length: square.sqrt(), g_add };
+        Self { bits: quantizer.bits(), rotated, standing, lut, bias, whole }
+    }
+
+    /// How the query stands to codes that were made around nothing but the mean.
+    pub fn standing(&self) -> Standing {
+        self.standing
+    }
+
+    /// How the query stands to codes that were made around `centre`.
+    pub fn standing_to(&self, level: Level, centre: &[f32]) -> Standing {
+        let square = l2sq_f32(level, &self.rotated, centre);
+        let g_add = match self.standing.form {
+            Form::Euclidean => square,
+            Form::InnerProduct => self.standing.g_add - dot_f32(level, &self.rotated, centre),
+        };
+        Standing { form: self.standing.form, length: square.sqrt(), g_add }
     }
 
     /// The table that the block scan looks sums up in.
@@ -70,40 +119,20 @@ impl Query {
         self.bias
     }
 
-    /// The query's summand of every estimate.
-    pub fn g_add(&self) -> f32 {
-        self.g_add
-    }
-
-    /// The longest part that the query can have across a row that is at `threshold` or nearer: what a row's `f_error`
-    /// is to be multiplied by, beside the sureness.
-    ///
-    /// For Euclidean distances that part is no longer than what the triangle of origin, query and a row of length
-    /// within `lengths` allows; for inner products it is ‖q‖. All in scaled units, `threshold` as the estimates are.
-    pub fn reach(&self, threshold: f32, lengths: (f32, f32)) -> f32 {
-        match self.form {
-            Form::InnerProduct => self.length,
-            Form::Euclidean => {
-                let (q, limit) = (f64::from(self.length), f64::from(threshold));
-                let (shortest, longest) = (f64::from(lengths.0), f64::from(lengths.1));
-                if q <= 0.0 || longest <= 0.0 || limit >= q * q + longest * longest {
-                    return self.length;
-                }
-                // The projection of q on a row of length n that lies within the threshold is at least w(n), convex in n.
-                let n = (q * q - limit).max(0.0).sqrt().clamp(shortest.min(longest), longest);
-                let projection = if n > 0.0 { (n * n + q * q - limit) / (2.0 * n) } else { 0.0 };
-                (q * q - projection.max(0.0).powi(2)).max(0.0).sqrt() as f32
-            }
-        }
-    }
-
     /// The estimate from all bits of one row, and its error per unit of reach.
     ///
     /// `signs` are the row's sign bits, `extra` its further bits as [`Encoded`] holds them, and `sign_error` the
     /// `f_error` of the sign bits alone.
     ///
     /// [`Encoded`]: crate::Encoded
-    pub fn estimate(&self, level: Level, signs: &[u8], extra: &[u8], sign_error: f32) -> (f32, f32) {
+    pub fn estimate(
+        &self,
+        level: Level,
+        standing: &Standing,
+        signs: &[u8],
+        extra: &[u8],
+        sign_error: f32,
+    ) -> (f32, f32) {
         let Some(whole) = &self.whole else { return (f32::INFINITY, 0.0) };
         let Some((packed, factors)) = extra.split_last_chunk::<EXTRA_FACTORS>() else {
             return (f32::INFINITY, 0.0);
@@ -114,7 +143,7 @@ impl Query {
         // Twice ⟨y, q⟩ is a whole number: y = x − (2^B − 1)/2.
         let twice = 2 * unsigned - ((1_i64 << self.bits) - 1) * whole.sum;
         let product = twice as f32 * (0.5 * whole.step);
-        ((f_add + self.g_add) + f_rescale * product, sign_error * error_share(self.bits))
+        ((f_add + standing.g_add) + f_rescale * product, sign_error * error_share(self.bits))
     }
 }
 

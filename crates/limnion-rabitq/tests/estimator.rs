@@ -1,7 +1,7 @@
 //! The estimator is unbiased, its error has the deviation of the literature, and its bound covers what it says.
 #![expect(clippy::unwrap_used, reason = "a test may stop at what it did not expect")]
 
-use limnion_rabitq::{Form, Quantizer, Query};
+use limnion_rabitq::{Form, Quantizer, Query, Standing};
 use limnion_simd::{BlockShape, Bound, Level, Line, Probe, Survivors, scan};
 use limnion_testkit::Random;
 
@@ -26,16 +26,31 @@ struct Case {
     blocks: Vec<Line>,
     extra: Vec<Vec<u8>>,
     errors: Vec<f32>,
+    /// What the rows are encoded around; empty for nothing but the mean.
+    centre: Vec<f32>,
 }
 
 impl Case {
     fn new(dim: usize, rows: usize, bits: u8, form: Form, mean: Vec<f32>, vectors: Vec<f32>) -> Self {
+        Self::around(dim, rows, bits, form, mean, vectors, None)
+    }
+
+    fn around(
+        dim: usize,
+        rows: usize,
+        bits: u8,
+        form: Form,
+        mean: Vec<f32>,
+        vectors: Vec<f32>,
+        centre: Option<&[f32]>,
+    ) -> Self {
         let level = Level::current();
         let typical = vectors
             .chunks_exact(dim)
             .map(|row| row.iter().zip(&mean).map(|(x, m)| (x - m).powi(2)).sum::<f32>())
             .fold(0.0, f32::max);
         let quantizer = Quantizer::new(mean, bits, form, 42, typical);
+        let centre = centre.map_or(Vec::new(), |centre| quantizer.centre(level, centre));
         let shape = BlockShape::new(quantizer.padded_dim()).unwrap();
         let count = rows.div_ceil(BlockShape::ROWS);
         let mut blocks = vec![Line::default(); count * shape.block_bytes() / size_of::<Line>()];
@@ -44,7 +59,7 @@ impl Case {
         let bytes: &mut [u8] = limnion_simd::bytes_mut(&mut blocks);
         bytes.chunks_exact_mut(shape.block_bytes()).for_each(|block| shape.empty(block));
         for (row, vector) in vectors.chunks_exact(dim).enumerate() {
-            let code = quantizer.encode(level, vector, 1.0, &mut work);
+            let code = quantizer.encode_around(level, vector, 1.0, &centre, &mut work);
             assert!(code.fits());
             let start = row / BlockShape::ROWS * shape.block_bytes();
             let block = &mut bytes[start..start + shape.block_bytes()];
@@ -53,7 +68,7 @@ impl Case {
             extra.push(code.extra.to_vec());
             errors.push(code.f_error.to_f32());
         }
-        Self { quantizer, dim, rows, vectors, blocks, extra, errors }
+        Self { quantizer, dim, rows, vectors, blocks, extra, errors, centre }
     }
 
     /// The estimate of each row's key, in the caller's units, and its bound per unit of sureness.
@@ -62,12 +77,13 @@ impl Case {
         let shape = BlockShape::new(self.quantizer.padded_dim()).unwrap();
         let prepared = Query::new(&self.quantizer, level, query, 1.0);
         let unit = f64::from(self.quantizer.scale()).powi(2);
-        let reach = f64::from(prepared.reach(f32::MAX, (1.0, 1.0)));
+        let standing = self.standing(&prepared);
+        let reach = f64::from(standing.reach(f32::MAX, (1.0, 1.0)));
         let mut survivors = Survivors::new(self.rows + 64);
         let bound = Bound {
             scale: prepared.lut().step(),
             bias: prepared.bias(),
-            g_add: prepared.g_add(),
+            g_add: standing.g_add(),
             g_error: 0.0,
             threshold: f32::MAX,
         };
@@ -84,11 +100,18 @@ impl Case {
                 } else {
                     let block = &limnion_simd::bytes(&self.blocks)[row / 32 * shape.block_bytes()..];
                     shape.read_signs(&block[..shape.block_bytes()], row % 32, &mut signs);
-                    prepared.estimate(level, &signs, &self.extra[row], self.errors[row])
+                    prepared.estimate(level, &standing, &signs, &self.extra[row], self.errors[row])
                 };
                 (f64::from(estimate) / unit, f64::from(error) * reach / unit)
             })
             .collect()
+    }
+
+    fn standing(&self, query: &Query) -> Standing {
+        match &*self.centre {
+            [] => query.standing(),
+            centre => query.standing_to(Level::current(), centre),
+        }
     }
 
     fn key(&self, row: usize, query: &[f32]) -> f64 {
@@ -187,7 +210,7 @@ fn no_neighbour_within_a_threshold_reaches_further_than_its_reach() {
             let key = case.key(row, &query) * scale * scale;
             let dot: f64 = vector.iter().zip(&query).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum();
             let across = (norm(&query).powi(2) - (dot / norm(vector)).powi(2)).max(0.0).sqrt() * scale;
-            let reach = f64::from(prepared.reach(key as f32, span));
+            let reach = f64::from(prepared.standing().reach(key as f32, span));
             assert!(across <= reach * (1.0 + 1e-4) + 1e-4, "row {row}: {across} > {reach}");
         }
     }
@@ -204,5 +227,85 @@ fn vectors_at_the_mean_are_exact() {
             (estimate - case.key(0, &vec![0.5; 100])).abs() < 0.02 && error == 0.0,
             "{bits} bits: {estimate}"
         );
+    }
+}
+
+/// Rows near one point, far from the mean of what they are a part of; and the point.
+fn list(random: &mut Random, dim: usize, rows: usize) -> (Vec<f32>, Vec<f32>) {
+    let centre = random.gaussians(1, dim);
+    let mut vectors = random.gaussians(rows, dim);
+    vectors.chunks_exact_mut(dim).for_each(|row| {
+        row.iter_mut().zip(&centre).for_each(|(x, c)| *x = 0.6 * *x + c);
+    });
+    (vectors, centre)
+}
+
+#[test]
+fn codes_around_a_centre_are_unbiased_and_nearer_by_the_length_of_their_residuals() {
+    let (dim, rows, queries) = (384, 300, 40);
+    for form in [Form::Euclidean, Form::InnerProduct] {
+        for bits in [1, 2, 4, 7] {
+            let mut random = Random::new(70 + u64::from(bits));
+            let mean = random.gaussians(1, dim).iter().map(|x| 0.5 * x).collect::<Vec<_>>();
+            let (vectors, centre) = list(&mut random, dim, rows);
+            let centre = Some(&*centre);
+            let case = Case::around(dim, rows, bits, form, mean.clone(), vectors.clone(), centre);
+            let plain = Case::new(dim, rows, bits, form, mean, vectors);
+            let (mut sum, mut squares, mut plain_squares) = (0.0, 0.0, 0.0);
+            for _ in 0..queries {
+                let (query, _) = list(&mut random, dim, 1);
+                let both = case.estimates(&query).into_iter().zip(plain.estimates(&query));
+                for (row, ((estimate, _), (plain, _))) in both.enumerate() {
+                    let key = case.key(row, &query);
+                    sum += estimate - key;
+                    squares += (estimate - key).powi(2);
+                    plain_squares += (plain - key).powi(2);
+                }
+            }
+            let count = f64::from(rows as u32 * queries);
+            let (mean, deviation) = (sum / count, (squares / count).sqrt());
+            assert!(mean.abs() < 0.25 * deviation, "{form:?}, {bits} bits: bias {mean} of {deviation}");
+            let gain = (plain_squares / squares).sqrt();
+            assert!(gain > 1.5, "{form:?}, {bits} bits: {gain}");
+        }
+    }
+}
+
+#[test]
+fn the_bound_around_a_centre_covers_the_share_that_its_sureness_says() {
+    for form in [Form::Euclidean, Form::InnerProduct] {
+        for bits in 1..=8 {
+            let (dim, rows) = (384, 1000);
+            let mut random = Random::new(90);
+            let mean = random.gaussians(1, dim).iter().map(|x| 0.3 * x).collect();
+            let (vectors, centre) = list(&mut random, dim, rows);
+            let case = Case::around(dim, rows, bits, form, mean, vectors, Some(&centre));
+            let (mut below, mut count) = (0, 0);
+            for _ in 0..20 {
+                let (query, _) = list(&mut random, dim, 1);
+                for (row, (estimate, error)) in case.estimates(&query).into_iter().enumerate() {
+                    let lower = estimate - limnion_rabitq::sureness(0.95) as f64 * error;
+                    below += usize::from(lower <= case.key(row, &query));
+                    count += 1;
+                }
+            }
+            let share = below as f64 / count as f64;
+            assert!((0.935..0.98).contains(&share), "{form:?}, {bits} bits: {share}");
+        }
+    }
+}
+
+#[test]
+fn a_row_at_its_centre_is_exact() {
+    let (dim, mut random) = (100, Random::new(3));
+    let (mean, centre, query) = (random.gaussians(1, dim), random.gaussians(1, dim), random.gaussians(1, dim));
+    for form in [Form::Euclidean, Form::InnerProduct] {
+        for bits in [1, 4, 8] {
+            let vectors: Vec<f32> = centre.iter().copied().chain((0..100).map(|i| i as f32 / 50.0)).collect();
+            let case = Case::around(dim, 2, bits, form, mean.clone(), vectors, Some(&centre));
+            let (estimate, _) = case.estimates(&query)[0];
+            let key = case.key(0, &query);
+            assert!((estimate - key).abs() < 0.02 * key.abs().max(10.0), "{form:?} {bits}: {estimate}, {key}");
+        }
     }
 }

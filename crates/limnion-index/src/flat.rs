@@ -116,9 +116,7 @@ impl FlatIndex {
 
     /// Bytes on the heap, spare capacity included; what lies in a mapped file does not count.
     pub fn memory_bytes(&self) -> usize {
-        size_of::<Self>()
-            + self.table.heap_bytes()
-            + self.codes.as_ref().map_or(0, Codes::heap_bytes)
+        size_of::<Self>() + self.table.heap_bytes() + self.codes.as_ref().map_or(0, Codes::heap_bytes)
     }
 
     /// Whether so many rows can be added or changed in a moment. Else all that there is may be copied for it, because it lies
@@ -310,10 +308,8 @@ impl FlatIndex {
             .par_chunks(group * self.dim())
             .map(|group| {
                 job.check()?;
-                let mut searches: Vec<_> = group
-                    .chunks_exact(self.dim())
-                    .map(|query| self.prepare(query, options, plan))
-                    .collect();
+                let mut searches: Vec<_> =
+                    group.chunks_exact(self.dim()).map(|query| self.prepare(query, options, plan)).collect();
                 self.run(&mut searches, plan, options.selection);
                 job.advance(searches.len() as u64);
                 Ok(searches.into_iter().map(Search::finish).collect())
@@ -360,7 +356,6 @@ impl FlatIndex {
             (_, Some(codes)) => scan_codes(codes, searches, selection),
         }
     }
-
 }
 
 /// Two indexes are equal when they hold the same rows in the same order and would be saved as the same bytes.

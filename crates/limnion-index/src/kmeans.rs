@@ -324,8 +324,10 @@ fn members(rows: &[u32], nearest: &[u32], count: usize) -> Vec<Vec<u32>> {
 
 /// Moves each centre that has rows to their mean.
 fn move_centres(points: Points<'_>, centres: &mut Centres, members: &[Vec<u32>]) {
-    let means: Vec<Vec<f32>> =
-        members.par_iter().map(|rows| if rows.is_empty() { Vec::new() } else { mean(points, rows) }).collect();
+    let means: Vec<Vec<f32>> = members
+        .par_iter()
+        .map(|rows| if rows.is_empty() { Vec::new() } else { mean(points, rows) })
+        .collect();
     for (at, mean) in means.iter().enumerate().filter(|(_, mean)| !mean.is_empty()) {
         centres.set(at, mean);
     }

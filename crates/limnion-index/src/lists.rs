@@ -43,6 +43,12 @@ impl List {
         (0..self.len).map(|at| self.place(at))
     }
 
+    /// Takes note of the least, the largest and the sum of so many rows' ‖r‖², the rows being counted already.
+    pub(crate) fn note_all(&mut self, squares: (f32, f32), sum: f32, rows: u32) {
+        self.squares = (self.squares.0.min(squares.0), self.squares.1.max(squares.1));
+        self.mean_square += (sum - self.mean_square * rows as f32) / self.len.max(1) as f32;
+    }
+
     /// Takes note of a row's ‖r‖², the row being counted already.
     pub(crate) fn note(&mut self, square: f32) {
         self.squares = (self.squares.0.min(square), self.squares.1.max(square));
@@ -124,6 +130,17 @@ impl Lists {
 
     pub(crate) fn len(&self) -> usize {
         self.lists.len()
+    }
+
+    /// Squared lengths are in another unit now.
+    pub(crate) fn rescale(&mut self, factor: f32) {
+        for list in &mut self.lists {
+            list.squares.1 *= factor;
+            list.mean_square *= factor;
+            if list.squares.0 < f32::MAX {
+                list.squares.0 *= factor;
+            }
+        }
     }
 
     pub(crate) fn block_count(&self) -> usize {

@@ -65,7 +65,7 @@ impl Params {
     }
 
     /// Whether a search can look at rows more closely than their sign bits.
-    fn refines(&self) -> bool {
+    pub(crate) fn refines(&self) -> bool {
         self.bits != 1 || self.originals.is_some()
     }
 }
@@ -112,12 +112,7 @@ const DEFAULT_RECALL: f32 = 0.99;
 
 impl SearchOptions<'_> {
     pub(crate) fn plan(&self, params: &Params) -> Result<Plan> {
-        if self.k == 0 {
-            return Err(invalid("k must be at least 1, got 0".to_owned()));
-        }
-        if let Some(radius) = self.radius.filter(|radius| !radius.is_finite()) {
-            return Err(invalid(format!("radius must be a finite number, got {radius}")));
-        }
+        check_hits(self.k, self.radius)?;
         if let Some(recall) = self.recall {
             check_recall(recall, params)?;
         }
@@ -143,16 +138,32 @@ impl SearchOptions<'_> {
     }
 }
 
-fn check_recall(recall: f32, params: &Params) -> Result<()> {
-    if !(recall > 0.0 && recall <= 1.0) {
-        return Err(invalid(format!("recall must be above 0 and at most 1, got {recall}")));
+/// Checks how many hits are asked for, and how far they may be.
+pub(crate) fn check_hits(k: usize, radius: Option<f32>) -> Result<()> {
+    if k == 0 {
+        return Err(invalid("k must be at least 1, got 0".to_owned()));
     }
+    match radius.filter(|radius| !radius.is_finite()) {
+        Some(radius) => Err(invalid(format!("radius must be a finite number, got {radius}"))),
+        None => Ok(()),
+    }
+}
+
+fn check_recall(recall: f32, params: &Params) -> Result<()> {
     if !params.refines() {
         return Err(invalid(
             "recall cannot be chosen: this index keeps one bit a dimension and nothing to refine with"
                 .to_owned(),
         )
         .suggest("build a RabitqPlusIndex, or a RabitqAsymIndex with more bits"));
+    }
+    check_share(recall, params)
+}
+
+/// Checks a recall where one can be chosen.
+pub(crate) fn check_share(recall: f32, params: &Params) -> Result<()> {
+    if !(recall > 0.0 && recall <= 1.0) {
+        return Err(invalid(format!("recall must be above 0 and at most 1, got {recall}")));
     }
     if recall == 1.0 && params.originals.is_none() {
         return Err(invalid(

@@ -21,7 +21,7 @@ use crate::exact::{Exact, hit, key_within, query_factor};
 use crate::params::Plan;
 use crate::selection::Selection;
 use crate::table::Table;
-use crate::top::Top;
+use crate::top::{Ranked, Top};
 
 /// Survivors between two drains: few enough that the limit falls early, enough to find the most promising among.
 const SURVIVORS: usize = 384;
@@ -123,13 +123,7 @@ struct Candidate {
 }
 
 impl<'a> Search<'a> {
-    pub(crate) fn new(
-        table: &'a Table,
-        query: &'a [f32],
-        k: usize,
-        radius: Option<f32>,
-        plan: Plan,
-    ) -> Self {
+    pub(crate) fn new(table: &'a Table, query: &'a [f32], k: usize, radius: Option<f32>, plan: Plan) -> Self {
         let limit = radius.map_or(f32::MAX, |radius| key_within(table.metric, radius));
         let (top, exact) = (Top::new(k, limit), Exact::new(table, query));
         Self { table, plan, radius, top, exact, coded: None, refined: 0 }
@@ -155,6 +149,21 @@ impl<'a> Search<'a> {
     /// The query as codes want it, where the search is over codes.
     pub(crate) fn query(&self) -> Option<&Query> {
         self.coded.as_ref().map(|coded| &coded.query)
+    }
+
+    /// How many hits it is for.
+    pub(crate) fn k(&self) -> usize {
+        self.top.k()
+    }
+
+    /// Whether it has found as many rows, drained ones alone.
+    pub(crate) fn has_k(&self) -> bool {
+        self.top.is_full()
+    }
+
+    /// Whether hits may be no farther than a radius.
+    pub(crate) fn has_radius(&self) -> bool {
+        self.radius.is_some()
     }
 
     /// The limit in units of estimates.
@@ -199,9 +208,11 @@ impl<'a> Search<'a> {
     pub(crate) fn collect(&mut self) -> usize {
         let Some(coded) = &mut self.coded else { return 0 };
         let list = coded.entered.len().saturating_sub(1) as u32;
-        let candidates = coded.survivors.as_slice().iter().map(|&Survivor { row, estimate, error }| {
-            Candidate { place: row, estimate, error, list }
-        });
+        let candidates = coded
+            .survivors
+            .as_slice()
+            .iter()
+            .map(|&Survivor { row, estimate, error }| Candidate { place: row, estimate, error, list });
         coded.pending.extend(candidates);
         coded.survivors.clear();
         coded.pending.len()
@@ -211,8 +222,7 @@ impl<'a> Search<'a> {
     pub(crate) fn drain(&mut self, end: bool) {
         let Self { table, plan, top, exact, coded: Some(coded), refined, .. } = self else { return };
         let mut pending = std::mem::take(&mut coded.pending);
-        let mut refine =
-            Refine { table, exact: exact.as_ref(), sureness: None, coded: &mut *coded, refined };
+        let mut refine = Refine { table, exact: exact.as_ref(), sureness: None, coded: &mut *coded, refined };
         match *plan {
             Plan::Estimate | Plan::Exact => {
                 for candidate in &pending {
@@ -259,6 +269,11 @@ impl<'a> Search<'a> {
             self.top.offer(exact.key(row), || self.table.ids.id(row));
         }
         self.refined += rows.len();
+    }
+
+    /// What was found, by keys.
+    pub(crate) fn into_ranked(self) -> Vec<Ranked> {
+        self.top.into_sorted()
     }
 
     pub(crate) fn finish(self) -> Vec<Hit> {
@@ -324,9 +339,8 @@ impl Refine<'_, '_> {
         let several_bits = codes.quantizer().bits() > 1;
         let mut signs = vec![0; if several_bits { codes.shape().code_bytes() } else { 0 }];
         let rows = coded.rows;
-        let row_at = |place: u32| {
-            rows.map_or(place, |rows| rows.get(place as usize).copied().unwrap_or(NO_ROW))
-        };
+        let row_at =
+            |place: u32| rows.map_or(place, |rows| rows.get(place as usize).copied().unwrap_or(NO_ROW));
         let fetch = |candidate: &Candidate| match exact {
             Some(exact) if !several_bits => exact.prefetch(row_at(candidate.place)),
             _ => prefetch(codes.extra_row(candidate.place)),

@@ -50,6 +50,11 @@ impl Top {
         self.k
     }
 
+    /// Whether as many are kept.
+    pub(crate) fn is_full(&self) -> bool {
+        self.heap.len() == self.k
+    }
+
     /// The key that the next row must not exceed: the worst kept one, or that of the beginning while there is room.
     pub(crate) fn limit(&self) -> f32 {
         self.limit

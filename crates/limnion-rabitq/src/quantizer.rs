@@ -57,6 +57,7 @@ pub struct Quantizer {
     form: Form,
     mean: Vec<f32>,
     rotation: Rotation,
+    seed: u64,
     scale: f32,
 }
 
@@ -109,7 +110,7 @@ impl Quantizer {
     /// A quantizer whose scale is known, as when an index is opened.
     pub fn with_scale(mean: Vec<f32>, bits: u8, form: Form, seed: u64, scale: f32) -> Self {
         let rotation = Rotation::new(mean.len(), seed);
-        Self { bits: bits.clamp(1, MAX_BITS), form, mean, rotation, scale }
+        Self { bits: bits.clamp(1, MAX_BITS), form, mean, rotation, seed, scale }
     }
 
     /// The length of the vectors that are encoded.
@@ -135,6 +136,11 @@ impl Quantizer {
     /// The vector that is subtracted before the rotation.
     pub fn mean(&self) -> &[f32] {
         &self.mean
+    }
+
+    /// What chose the rotation.
+    pub fn seed(&self) -> u64 {
+        self.seed
     }
 
     /// The power of two that rows and queries are multiplied by.

@@ -298,14 +298,18 @@ fn the_bound_around_a_centre_covers_the_share_that_its_sureness_says() {
 #[test]
 fn a_row_at_its_centre_is_exact() {
     let (dim, mut random) = (100, Random::new(3));
-    let (mean, centre, query) = (random.gaussians(1, dim), random.gaussians(1, dim), random.gaussians(1, dim));
+    let (mean, centre, query) =
+        (random.gaussians(1, dim), random.gaussians(1, dim), random.gaussians(1, dim));
     for form in [Form::Euclidean, Form::InnerProduct] {
         for bits in [1, 4, 8] {
             let vectors: Vec<f32> = centre.iter().copied().chain((0..100).map(|i| i as f32 / 50.0)).collect();
             let case = Case::around(dim, 2, bits, form, mean.clone(), vectors, Some(&centre));
             let (estimate, _) = case.estimates(&query)[0];
             let key = case.key(0, &query);
-            assert!((estimate - key).abs() < 0.02 * key.abs().max(10.0), "{form:?} {bits}: {estimate}, {key}");
+            assert!(
+                (estimate - key).abs() < 0.02 * key.abs().max(10.0),
+                "{form:?} {bits}: {estimate}, {key}"
+            );
         }
     }
 }

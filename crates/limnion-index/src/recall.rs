@@ -1,0 +1,156 @@
+//! What a search must do for a recall: found out on the data itself when the index is built.
+//!
+//! Some hundred rows serve as queries. For each neighbour of theirs, by a look into all lists, it is noted by how much the
+//! score of its list was above the base, and above the limit ([`crate::probe`] has the words); the share of neighbours
+//! within a margin is the recall of a search that keeps to it.
+
+use limnion_rabitq::{Query, SplitMix64};
+use limnion_types::{Job, Result};
+use rayon::prelude::*;
+
+use crate::ivf::IvfIndex;
+use crate::kmeans::Points;
+use crate::params::Plan;
+use crate::probe::{Scores, mean_score};
+
+/// Rows that serve as queries.
+const QUERIES: usize = 512;
+/// So many neighbours of each are looked at: a search for more, or among fewer rows, needs a wider margin.
+const DEPTHS: [usize; 3] = [10, 100, 1000];
+/// The recalls that are found out; between them the margin is read in a straight line.
+pub(crate) const RECALLS: [f32; 12] = [0.5, 0.7, 0.8, 0.85, 0.9, 0.925, 0.95, 0.97, 0.98, 0.99, 0.995, 0.999];
+/// How many margins there are: for each depth and recall of the base, and for each recall of the limit.
+pub(crate) const MARGINS: usize = RECALLS.len() * (DEPTHS.len() + 1);
+/// Of what is not found, the share that is missed with its list; the rest is ruled out by the bounds of codes.
+const MISSED: f32 = 0.85;
+/// The probability that a row at the edge of an answer is ruled out, as a share of what is not found.
+const RULED_OUT: f32 = 0.5;
+
+/// The margins for all [`RECALLS`], in units of keys: for each depth those of the base, then those of the limit. Empty
+/// where nothing is known: then all lists are looked into.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Tuning {
+    pub(crate) margins: Vec<f32>,
+}
+
+/// By how much the score of a list may exceed the base, or the limit.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Margin {
+    pub(crate) of_base: f32,
+    pub(crate) of_limit: f32,
+}
+
+impl Margin {
+    pub(crate) const ANY: Self = Self { of_base: f32::MAX, of_limit: f32::MAX };
+}
+
+impl Tuning {
+    /// Finds out on `points`, the rows of the index.
+    pub(crate) fn find(index: &IvfIndex, points: Points<'_>, job: &Job) -> Result<Self> {
+        let mut random = SplitMix64::new(index.params.seed);
+        let rows: Vec<u32> = (0..QUERIES.min(points.len()))
+            .map(|_| (random.next_u64() % points.len() as u64) as u32)
+            .collect();
+        let sureness = limnion_rabitq::sureness(0.999);
+        let refines = index.params.flat().refines();
+        let plan = if refines { Plan::Bounded(sureness) } else { Plan::Estimate };
+        let seen: Vec<Seen> = rows
+            .par_iter()
+            .map(|&row| {
+                job.check()?;
+                Ok(index.see(points, row, plan))
+            })
+            .collect::<Result<_>>()?;
+        let mut margins = Vec::with_capacity(MARGINS);
+        for depth in DEPTHS {
+            let upto = |seen: &Seen| seen.of_base.get(..depth.min(seen.of_base.len())).map(<[f32]>::to_vec);
+            margins.extend(quantiles(seen.iter().filter_map(upto).flatten().collect()));
+        }
+        margins.extend(quantiles(seen.iter().flat_map(|seen| seen.of_limit.iter().copied()).collect()));
+        Ok(Self { margins })
+    }
+
+    /// The margins for a recall of so many neighbours.
+    pub(crate) fn margin(&self, recall: f32, depth: f32) -> Margin {
+        if self.margins.len() != MARGINS {
+            return Margin::ANY;
+        }
+        let depths = DEPTHS.map(|depth| (depth as f32).ln());
+        let depth = depth.max(1.0).ln().max(depths[0]);
+        let low = if depth < depths[1] { 0 } else { 1 };
+        // Beyond the last depth the line goes on.
+        let share = (depth - depths[low]) / (depths[low + 1] - depths[low]);
+        let of_base = between(self.at(low, recall), self.at(low + 1, recall), share);
+        Margin { of_base, of_limit: self.at(DEPTHS.len(), recall) }
+    }
+
+    /// A margin of one run of [`RECALLS`].
+    fn at(&self, run: usize, recall: f32) -> f32 {
+        let run = self.margins.get(run * RECALLS.len()..).unwrap_or_default();
+        let above = RECALLS.partition_point(|&known| known < recall).min(RECALLS.len() - 1);
+        let below = above.saturating_sub(1);
+        let (Some(&low), Some(&high)) = (run.get(below), run.get(above)) else { return f32::MAX };
+        let nines = |recall: f32| -(1.0 - recall.min(0.9999)).ln();
+        let (from, to) = (nines(RECALLS[below]), nines(RECALLS[above]));
+        between(
+            low,
+            high,
+            if to > from { ((nines(recall) - from) / (to - from)).clamp(0.0, 1.0) } else { 0.0 },
+        )
+    }
+
+    /// How sure the bounds of codes are to be for a recall.
+    pub(crate) fn bound_recall(recall: f32) -> f32 {
+        1.0 - (1.0 - recall) * RULED_OUT
+    }
+}
+
+fn between(low: f32, high: f32, share: f32) -> f32 {
+    low + (high - low) * share
+}
+
+/// The values that the shares of [`RECALLS`] are within.
+fn quantiles(mut values: Vec<f32>) -> [f32; RECALLS.len()] {
+    values.sort_unstable_by(f32::total_cmp);
+    RECALLS.map(|recall| {
+        let covered = f64::from(1.0 - (1.0 - recall) * MISSED);
+        let at = (covered * values.len() as f64) as usize;
+        values.get(at.min(values.len().saturating_sub(1))).copied().unwrap_or(f32::MAX)
+    })
+}
+
+/// By how much the lists of a row's neighbours, nearest first, exceed the base, and those of the first ones the limit.
+struct Seen {
+    of_base: Vec<f32>,
+    of_limit: Vec<f32>,
+}
+
+impl IvfIndex {
+    fn see(&self, points: Points<'_>, row: u32, plan: Plan) -> Seen {
+        let (vector, factor) = points.row(row);
+        let depth = DEPTHS[DEPTHS.len() - 1].min(self.len() / 20).max(DEPTHS[0]);
+        let mut others = self.find_all(vector, depth + 1, plan);
+        others.retain(|(other, _)| *other != row);
+        let scale = self.codes.quantizer().scale();
+        let unit = scale * scale;
+        let query = Query::new(self.codes.quantizer(), limnion_simd::Level::current(), vector, factor);
+        let best = Scores::estimate(self, &query, None).best(&query, usize::MAX);
+        let base = mean_score(&best);
+        let mut scores = vec![0.0; self.lists.len()];
+        for candidate in &best {
+            if let Some(score) = scores.get_mut(candidate.number as usize) {
+                *score = candidate.score;
+            }
+        }
+        let score = |row: u32| {
+            let list = self.lists.list_of(self.lists.place(row))?;
+            scores.get(list).copied()
+        };
+        let limit = others.get(DEPTHS[0] - 1).or(others.last()).map_or(0.0, |(_, key)| key * unit);
+        let found: Vec<f32> = others.iter().filter_map(|(row, _)| score(*row)).collect();
+        Seen {
+            of_limit: found.iter().take(DEPTHS[0]).map(|score| (score - limit) / unit).collect(),
+            of_base: found.into_iter().map(|score| (score - base) / unit).collect(),
+        }
+    }
+}

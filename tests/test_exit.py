@@ -41,6 +41,29 @@ async def main():
     sys.exit(0)
 asyncio.run(main())
 """,
+    "daemon threads that wait": """
+class Slow:
+    name = "slow"
+    def list_collections(self): return ["docs"]
+    def describe(self, collection): time.sleep(0.4)
+    def pull(self, collection): time.sleep(0.4)
+lake = limnion.Lake(backends=[Slow()])
+for _ in range(4):
+    threading.Thread(target=lambda: lake.search_one("docs", [1.0, 0.0]), daemon=True).start()
+time.sleep({delay})
+""",
+    "daemon threads in a hurry": """
+database = limnion.Database.sync()
+def work():
+    while True:
+        index.search(vectors[0])
+def write():
+    while True:
+        database.put("n", "k", 1)
+for target in (work, work, write):
+    threading.Thread(target=target, daemon=True).start()
+time.sleep(0.02 + {delay})
+""",
     "daemon threads at work": """
 def work():
     while True:

@@ -17,6 +17,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyDict, PyInt, PyList, PyRange, PyString, PyTuple};
 
+use crate::door::Door as _;
 use crate::errors::{OrRaise, invalid_argument, invalid_type};
 
 /// Rows are copied in blocks of at most so many, and the interpreter is left in between.
@@ -75,7 +76,7 @@ impl<'py> Matrix<'py> {
         copy.try_reserve_exact(self.numbers.count).map_err(|_| PyMemoryError::new_err(()))?;
         for block in self.blocks() {
             self.copy(block, &mut copy)?;
-            py.detach(std::thread::yield_now);
+            py.outside(std::thread::yield_now);
             py.check_signals()?;
         }
         Ok(copy)

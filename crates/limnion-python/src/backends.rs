@@ -21,6 +21,7 @@ pub(crate) use self::files::{FsBackend, ObjectStoreBackend, object_options};
 pub(crate) use self::local::LocalBackend;
 pub(crate) use self::python::PythonBackend;
 use crate::args::{Matrix, text, type_name};
+use crate::door::Door as _;
 use crate::errors::{OrRaise, invalid_argument, invalid_type};
 use crate::lake;
 use crate::pool::{Task, Watch};
@@ -48,7 +49,7 @@ impl VectorBackend {
     ) -> PyResult<R> {
         if self.0.is_quick() {
             let backend = &*self.0;
-            return py.detach(|| question(backend)).or_raise(py);
+            return py.outside(|| question(backend)).or_raise(py);
         }
         let backend = self.0.clone();
         wait_for(py, move || question(&*backend))
@@ -207,7 +208,7 @@ impl VectorBackend {
         // What would take longer is not asked for the sake of a repr.
         if this.0.is_quick() {
             let backend = &*this.0;
-            let names = slf.py().detach(|| backend.collections()).unwrap_or_default();
+            let names = slf.py().outside(|| backend.collections()).unwrap_or_default();
             for name in names.iter().take(5) {
                 if let Ok(found) = backend.describe(name) {
                     told.push_str(&format!(", {name}: {} x {}", found.rows, found.dim));

@@ -6,6 +6,7 @@ use limnion_index::{Builder, FlatIndex, Params, sample_rows};
 use pyo3::prelude::*;
 
 use crate::args::{Matrix, Progress};
+use crate::door::Door as _;
 use crate::errors::invalid_argument;
 use crate::pool::{Task, Watch};
 
@@ -46,5 +47,5 @@ pub(crate) fn build(
     }
     let (builder, _) = last.wait(py, &mut watch)?;
     watch.finish()?;
-    Ok(py.detach(move || builder.finish()))
+    Ok(py.outside(move || builder.finish()))
 }

@@ -12,6 +12,7 @@ use pyo3::types::{PyBytes, PyString, PyTuple};
 
 use crate::args::Progress;
 use crate::coroutine::{Coroutine, Step, pending};
+use crate::door::Door as _;
 use crate::errors::{OrRaise, invalid_argument, invalid_type};
 use crate::pool::{self, Watch};
 
@@ -56,7 +57,7 @@ impl Embedder {
         static BUILTIN: PyOnceLock<Py<Embedder>> = PyOnceLock::new();
         let builtin = BUILTIN.get_or_try_init(py, || {
             let folder: PathBuf = py.import("limnion.embed")?.getattr("BUILTIN")?.extract()?;
-            let model = py.detach(|| StaticModel::from_folder(folder)).or_raise(py)?;
+            let model = py.outside(|| StaticModel::from_folder(folder)).or_raise(py)?;
             Py::new(py, Self { model: Arc::new(model) })
         })?;
         Ok(builtin.clone_ref(py))
@@ -67,7 +68,7 @@ impl Embedder {
     /// Raises `InvalidTypeError` for anything but a string.
     fn embed<'py>(&self, py: Python<'py>, text: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyArray1<f32>>> {
         let text = one_text(text)?;
-        Ok(py.detach(|| self.model.embed(&text)).or_raise(py)?.into_pyarray(py))
+        Ok(py.outside(|| self.model.embed(&text)).or_raise(py)?.into_pyarray(py))
     }
 
     /// `embed`, to be awaited. A short text is answered without a hop to another thread.
@@ -75,7 +76,7 @@ impl Embedder {
         let (text, model) = (one_text(text)?, self.model.clone());
         Ok(Coroutine::new(move |py| {
             if text.len() <= ON_THE_SPOT {
-                let vector = py.detach(|| model.embed(&text)).or_raise(py)?;
+                let vector = py.outside(|| model.embed(&text)).or_raise(py)?;
                 return wrap_vector(py, vector).map(Step::Done);
             }
             pending(py, wrap_vector, |_, delivery| {
@@ -181,7 +182,7 @@ fn many_texts(given: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
         texts.push(text(&item?, || format!("texts[{at}]"))?);
         if at % BLOCK_TEXTS == BLOCK_TEXTS - 1 {
             watch.glance(py)?;
-            py.detach(std::thread::yield_now);
+            py.outside(std::thread::yield_now);
         }
     }
     Ok(texts)

@@ -13,6 +13,7 @@ use crate::args::{self, Matrix, Progress, Where};
 use crate::build::build;
 use crate::classes::Class;
 use crate::coroutine::{Coroutine, Step, pending};
+use crate::door::Door as _;
 use crate::errors::{OrRaise, exception, invalid_type};
 use crate::files;
 use crate::gate::{Gate, Reader};
@@ -146,7 +147,7 @@ impl VectorIndex {
         read: impl FnOnce(&FlatIndex) -> Result<R> + Send,
     ) -> PyResult<R> {
         let reader = self.reader(py)?;
-        py.detach(move || read(&reader)).or_raise(py)
+        py.outside(move || read(&reader)).or_raise(py)
     }
 
     /// Runs `change` on the pool once nobody else is inside, and waits for it.
@@ -348,7 +349,7 @@ impl VectorIndex {
         Ok(Coroutine::new(move |py| {
             let free = gate.try_read().transpose().or_raise(py)?;
             if let Some(reader) = free.filter(|index| request.bytes(index) <= ON_THE_SPOT) {
-                let hits = py.detach(|| request.one(&reader, &query)).or_raise(py)?;
+                let hits = py.outside(|| request.one(&reader, &query)).or_raise(py)?;
                 return wrap_hits(py, hits).map(Step::Done);
             }
             pending(py, wrap_hits, |job, delivery| {
@@ -506,7 +507,7 @@ impl VectorIndex {
         let swap = Arc::as_ptr(&one.gate) > Arc::as_ptr(&two.gate);
         let (first, second) = if swap { (two, one) } else { (one, two) };
         let (first, second) = (first.reader(py)?, second.reader(py)?);
-        Ok(py.detach(move || *first == *second))
+        Ok(py.outside(move || *first == *second))
     }
 
     fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
@@ -575,7 +576,7 @@ impl VectorIndex {
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = class.py();
         let source: Source = Arc::new(bytes.to_vec()?);
-        let index = py.detach(|| FlatIndex::from_bytes(&source, Verify::Now)).or_raise(py)?;
+        let index = py.outside(|| FlatIndex::from_bytes(&source, Verify::Now)).or_raise(py)?;
         Class::of(class)?.check(index.params()).or_raise(py)?;
         wrap(class, index)
     }

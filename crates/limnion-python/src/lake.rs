@@ -28,6 +28,7 @@ use crate::args::{Matrix, vector};
 use crate::backends::{PythonBackend, VectorBackend};
 use crate::classes::Class;
 use crate::coroutine::Coroutine;
+use crate::door::Door as _;
 use crate::errors::{OrRaise, exception, invalid_argument, invalid_type};
 use crate::index::{self, VectorIndex};
 
@@ -108,7 +109,7 @@ fn key(target: &Target) -> (&str, &str) {
 /// `limnion.lake.CollectionStats` of one collection.
 fn collection_stats(py: Python<'_>, home: &Arc<Home>, target: &Target) -> PyResult<Py<PyAny>> {
     let lake = home.lake().or_raise(py)?;
-    let stats = py.detach(|| lake.stats());
+    let stats = py.outside(|| lake.stats());
     let found = stats.collections.iter().find(|stats| stats.target == *target).ok_or_else(|| {
         exception(py, &Error::new(ErrorKind::Lake, format!("{target} was unregistered meanwhile")))
     })?;
@@ -947,7 +948,7 @@ impl Lake {
     /// (entries, bytes, evictions, fields of the collections)
     fn _stats<'py>(&self, py: Python<'py>) -> PyResult<(u64, u64, u64, Bound<'py, PyList>)> {
         let lake = self.home.lake().or_raise(py)?;
-        let Stats { entries, bytes, evictions, collections, .. } = py.detach(|| lake.stats());
+        let Stats { entries, bytes, evictions, collections, .. } = py.outside(|| lake.stats());
         let fields = collections.iter().map(|stats| collection_fields(py, stats));
         let fields = PyList::new(py, fields.collect::<PyResult<Vec<_>>>()?)?;
         Ok((entries, bytes, evictions, fields))

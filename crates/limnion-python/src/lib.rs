@@ -8,6 +8,7 @@ mod bell;
 mod build;
 mod classes;
 mod coroutine;
+mod door;
 mod embedder;
 mod errors;
 mod files;

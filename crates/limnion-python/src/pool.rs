@@ -21,6 +21,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::args::Progress;
 use crate::backends::calm;
+use crate::door::{self, Door as _};
 use crate::errors::{OrRaise, exception};
 use crate::gate::{forked, forks};
 use crate::living;
@@ -187,7 +188,7 @@ impl<R: Send + 'static> Task<R> {
 
     fn answer(&mut self, py: Python<'_>, patience: Duration) -> Result<Option<Result<R>>> {
         let receiver = &mut self.0;
-        match py.detach(move || receiver.recv_timeout(patience)) {
+        match py.outside(move || receiver.recv_timeout(patience)) {
             Ok(answer) => Ok(Some(answer)),
             Err(RecvTimeoutError::Timeout) => Ok(None),
             Err(RecvTimeoutError::Disconnected) => Err(lost()),
@@ -275,11 +276,11 @@ pub(crate) fn run<R: Send + 'static>(
     Ok(answer)
 }
 
-/// Called by `atexit`: finishes the writes that were handed to a store, waits for deliveries under way, and lets no more
-/// begin.
+/// Called by `atexit`: finishes the writes that were handed to a store, waits for deliveries under way, lets no more begin, and
+/// keeps all other threads out of the interpreter.
 #[pyfunction]
 fn close(py: Python<'_>) {
-    py.detach(|| {
+    py.outside(|| {
         for store in living::all() {
             // Not `close`, which the threads that still run would hear of. Nobody is left to hear of a failure, and what
             // was acknowledged is safe.
@@ -287,8 +288,10 @@ fn close(py: Python<'_>) {
         }
     });
     if let Some(pool) = made() {
-        py.detach(|| *pool.open.write().unwrap_or_else(PoisonError::into_inner) = false);
+        py.outside(|| *pool.open.write().unwrap_or_else(PoisonError::into_inner) = false);
     }
+    // Last: what is delivered may come and go through the door.
+    py.outside(door::close);
 }
 
 /// Called in a child right after `fork`: marks, has stores let go of their folders, lets backends in memory be entered,
@@ -297,6 +300,7 @@ fn close(py: Python<'_>) {
 #[pyfunction]
 fn after_fork() {
     forked();
+    door::forked();
     living::forked();
     calm::forked();
 }

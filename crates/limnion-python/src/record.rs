@@ -7,6 +7,7 @@ use numpy::{IntoPyArray, PyArray1};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
+use crate::door::Door as _;
 use crate::errors::OrRaise;
 use crate::json;
 use crate::moment::datetime;
@@ -31,7 +32,7 @@ impl Record {
     fn all_vectors(&self, py: Python<'_>) -> PyResult<Vec<Vector>> {
         let Some(handle) = &self.store else { return Ok(self.stored.payload.vectors()) };
         let store = handle.get(py)?;
-        py.detach(|| store.vectors(&self.stored)).or_raise(py)
+        py.outside(|| store.vectors(&self.stored)).or_raise(py)
     }
 
     fn exists(&self) -> bool {

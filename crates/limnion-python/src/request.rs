@@ -11,6 +11,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyCFunction, PyDict, PyTuple, PyType};
 
 use crate::coroutine::{Coroutine, Step, pending};
+use crate::door::Door as _;
 use crate::errors::OrRaise;
 use crate::lake::later::Later;
 use crate::outbox::{self, Outbox, Wrap};
@@ -215,7 +216,7 @@ fn prompt(
             Err(error) => put(Err(error)),
         });
     } else {
-        py.detach(|| ask(asker, put));
+        py.outside(|| ask(asker, put));
     }
     if let Some(answer) = later.take() {
         return answer.or_raise(py)?(py).map(Step::Done);
@@ -259,7 +260,7 @@ fn submit(
         return Ok(());
     }
     let store = handle.get(py)?;
-    py.detach(|| store.submit(batch, done));
+    py.outside(|| store.submit(batch, done));
     Ok(())
 }
 
@@ -306,7 +307,7 @@ impl Request {
             (Plan::Prompt(ask), _) => {
                 let (later, put) = Later::new();
                 let asker = Asker::here(usize::MAX, &watch.job());
-                py.detach(|| ask(asker, Box::new(put)));
+                py.outside(|| ask(asker, Box::new(put)));
                 if let Some(answer) = later.take() {
                     return answer.or_raise(py)?(py);
                 }

@@ -23,6 +23,7 @@ use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 
 use crate::args;
 use crate::bell::Bell;
+use crate::door::Door as _;
 use crate::errors::{OrRaise, invalid_type};
 use crate::files;
 use crate::gate::forks;
@@ -294,7 +295,7 @@ impl Store {
     #[inline]
     fn read<R: Send>(&self, py: Python<'_>, read: impl FnOnce(&Inner) -> Result<R> + Send) -> PyResult<R> {
         let store = self.handle.get(py)?;
-        py.detach(|| read(store)).or_raise(py)
+        py.outside(|| read(store)).or_raise(py)
     }
 }
 
@@ -505,7 +506,7 @@ impl Store {
         let queue = self.handle.queue().clone();
         queue.begin();
         let batch = Batch { ops: vec![write.0.clone()], conditions: Vec::new() };
-        py.detach(|| store.submit(batch, move |receipt| queue.end(receipt)));
+        py.outside(|| store.submit(batch, move |receipt| queue.end(receipt)));
         Ok(())
     }
 
@@ -991,7 +992,7 @@ impl Store {
             let tick = Duration::from_millis(50);
             let patience = deadline.map_or(tick, |at| tick.min(at.saturating_duration_since(Instant::now())));
             let heard =
-                py.detach(|| receive.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(patience));
+                py.outside(|| receive.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(patience));
             if !matches!(heard, Err(RecvTimeoutError::Timeout)) {
                 return Ok(true);
             }

@@ -10,6 +10,7 @@ use pyo3::types::PyCapsule;
 
 use super::Given;
 use crate::args::type_name;
+use crate::door::Door as _;
 use crate::errors::{OrRaise, invalid_argument, invalid_type};
 
 const METHOD: &str = "__arrow_c_stream__";
@@ -32,7 +33,7 @@ pub(super) fn rows(table: Given<'_, '_>, columns: &Columns) -> PyResult<(Rows, u
     }
     let mut pieces = rows_of_batches(reader, columns).or_raise(py)?;
     let mut all: Option<Rows> = None;
-    while let Some(piece) = py.detach(|| pieces.next()) {
+    while let Some(piece) = py.outside(|| pieces.next()) {
         py.check_signals()?;
         let piece = piece.or_raise(py)?;
         match &mut all {

@@ -11,6 +11,7 @@ use pyo3::types::{PyBool, PyDict, PyString};
 
 use super::{Given, VectorBackend, columns, numbered, rows, wait_for};
 use crate::args::{self, type_name};
+use crate::door::Door as _;
 use crate::errors::{OrRaise, invalid_type};
 use crate::lake;
 
@@ -36,7 +37,7 @@ impl FsBackend {
         let columns = columns(id_column, vector_column)?;
         let (name, path) = (args::text("name", name)?.into_owned(), args::path("path", path)?);
         let options = FsOptions { columns, digest };
-        let inner = Arc::new(py.detach(|| Folder::new(name, path, options)).or_raise(py)?);
+        let inner = Arc::new(py.outside(|| Folder::new(name, path, options)).or_raise(py)?);
         Ok(PyClassInitializer::from(VectorBackend::new(inner.clone())).add_subclass(Self(inner)))
     }
 
@@ -152,7 +153,7 @@ impl ObjectStoreBackend {
         let columns = columns(id_column, vector_column)?;
         let options = object_options(settings, (from_env, from_machine), attempts, silence, columns)?;
         let (name, url) = (args::text("name", name)?.into_owned(), args::text("url", url)?.into_owned());
-        let inner = Arc::new(py.detach(|| Bucket::new(name, &url, &options)).or_raise(py)?);
+        let inner = Arc::new(py.outside(|| Bucket::new(name, &url, &options)).or_raise(py)?);
         Ok(PyClassInitializer::from(VectorBackend::new(inner.clone())).add_subclass(Self(inner)))
     }
 

@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use super::calm::{Calm, Inside};
 use super::{Given, VectorBackend, numbered};
 use crate::args;
+use crate::door::Door as _;
 use crate::errors::OrRaise;
 
 /// Collections of vectors in memory, to be changed at any time from any thread.
@@ -52,7 +53,7 @@ impl LocalBackend {
             let _inside = Inside::enter();
             self.0.upsert(&collection, &ids, &vectors, dim)
         };
-        py.detach(work).or_raise(py)
+        py.outside(work).or_raise(py)
     }
 
     /// Removes the row with an id, or the rows with several, as far as they are there; says how many were.
@@ -63,7 +64,7 @@ impl LocalBackend {
             let _inside = Inside::enter();
             self.0.delete(&collection, &ids)
         };
-        py.detach(work).or_raise(py)
+        py.outside(work).or_raise(py)
     }
 
     /// Removes a collection, and says whether it was there.
@@ -73,6 +74,6 @@ impl LocalBackend {
             let _inside = Inside::enter();
             self.0.drop_collection(&collection)
         };
-        Ok(py.detach(work))
+        Ok(py.outside(work))
     }
 }

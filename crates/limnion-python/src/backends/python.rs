@@ -17,6 +17,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyString, PyTuple};
 
 use crate::args::{self, Matrix, type_name};
+use crate::door::Door as _;
 use crate::errors::{invalid_argument, invalid_type};
 use crate::json;
 use crate::lake;
@@ -343,7 +344,7 @@ fn rows(ids: &Bound<'_, PyAny>, vectors: &Bound<'_, PyAny>) -> PyResult<(Rows, u
         return Err(invalid_argument(py, message, None));
     }
     let vectors = matrix.copy_all()?;
-    if let Some(at) = py.detach(|| vectors.iter().position(|number| !number.is_finite())) {
+    if let Some(at) = py.outside(|| vectors.iter().position(|number| !number.is_finite())) {
         let message = format!(
             "vectors must have finite numbers, got NaN or infinity in row {}, column {}",
             at / dim.max(1),
@@ -384,7 +385,7 @@ impl Taker {
     fn send(&self, py: Python<'_>, message: Message) -> bool {
         let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner).clone();
         // The lake may be slower than the backend, or have given up.
-        sender.is_some_and(|sender| py.detach(move || sender.send(message).is_ok()))
+        sender.is_some_and(|sender| py.outside(move || sender.send(message).is_ok()))
     }
 }
 

@@ -12,6 +12,7 @@ use limnion_types::{Error, ErrorKind, Result};
 use pyo3::prelude::*;
 
 use crate::backends::PythonBackend;
+use crate::door::Door as _;
 use crate::errors::{OrRaise, exception};
 use crate::gate::forks;
 use crate::pool;
@@ -122,14 +123,14 @@ impl Home {
         let lake = self.lake().or_raise(py)?;
         let name = registered.backend.name().to_owned();
         let backend = registered.backend.clone();
-        py.detach(|| lake.register(backend)).or_raise(py)?;
+        py.outside(|| lake.register(backend)).or_raise(py)?;
         self.notes().backends.insert(name, registered);
         Ok(())
     }
 
     pub(crate) fn unregister(&self, py: Python<'_>, name: &str) -> PyResult<Option<Registered>> {
         let lake = self.lake().or_raise(py)?;
-        py.detach(|| lake.unregister(name)).or_raise(py)?;
+        py.outside(|| lake.unregister(name)).or_raise(py)?;
         let mut notes = self.notes();
         notes.pins.retain(|target, _| *target.backend != *name);
         notes.consistencies.retain(|target, _| *target.backend != *name);

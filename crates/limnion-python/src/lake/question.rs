@@ -16,6 +16,7 @@ use limnion_types::{Error, ErrorKind, Job, Result};
 use pyo3::prelude::*;
 
 use crate::coroutine::{Coroutine, Step, begun};
+use crate::door::Door as _;
 use crate::lake::home::Home;
 use crate::lake::later::Later;
 use crate::pool::{self, Task, Watch};
@@ -149,7 +150,7 @@ pub(crate) fn wait<A: Ask>(py: Python<'_>, question: A) -> PyResult<Told> {
     let asker = Asker { thread: thread::current().id(), bytes: usize::MAX };
     let sure = Sure { asker, job: watch.job(), deadline };
     let (later, put) = Later::new();
-    py.detach(|| question.ask(sure, Box::new(put)));
+    py.outside(|| question.ask(sure, Box::new(put)));
     if let Some(answer) = later.take() {
         return Ok((home, answer));
     }
@@ -170,7 +171,7 @@ pub(crate) fn coroutine<A: Ask>(question: A, wrap: fn(Python<'_>, Told) -> PyRes
         let asker = Asker { thread: thread::current().id(), bytes: ON_THE_SPOT };
         let (later, put) = Later::new();
         let sure = Sure { asker, job: job.clone(), deadline };
-        py.detach(|| question.ask(sure, Box::new(put)));
+        py.outside(|| question.ask(sure, Box::new(put)));
         if let Some(answer) = later.take() {
             return wrap(py, (home, answer)).map(Step::Done);
         }

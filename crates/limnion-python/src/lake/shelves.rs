@@ -12,6 +12,7 @@ use pyo3::types::{PyDict, PyString};
 use super::Given;
 use crate::args;
 use crate::backends::{object_options, wait_for};
+use crate::door::Door as _;
 use crate::errors::{OrRaise, invalid_argument};
 use crate::files;
 
@@ -38,7 +39,7 @@ impl ObjectShelf {
         let options = object_options(settings, who, attempts, silence, Columns::default())?;
         let py = url.py();
         let url = args::text("url", url)?.into_owned();
-        let shelf = Arc::new(py.detach(|| Bucket::new(&url, &options)).or_raise(py)?);
+        let shelf = Arc::new(py.outside(|| Bucket::new(&url, &options)).or_raise(py)?);
         Ok(Self { shelf, url })
     }
 
@@ -63,7 +64,7 @@ pub(super) fn shelf(name: &str, given: Given<'_, '_>) -> PyResult<Arc<dyn Shelf>
         && let Some(url) = Some(text.to_cow()?).filter(|text| text.contains("://"))
     {
         let options = ObjectOptions { from_env: true, ..ObjectOptions::default() };
-        return Ok(Arc::new(py.detach(|| Bucket::new(&url, &options)).or_raise(py)?));
+        return Ok(Arc::new(py.outside(|| Bucket::new(&url, &options)).or_raise(py)?));
     }
     let path = args::path(name, given)?;
     if path.as_os_str().is_empty() {

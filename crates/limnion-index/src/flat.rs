@@ -123,7 +123,7 @@ impl FlatIndex {
     /// in a file, because a clone shares it, or because it has no room: for those who have others wait meanwhile.
     pub fn has_room(&self, rows: usize) -> bool {
         self.codes.as_ref().is_none_or(|codes| codes.has_room(rows))
-            && self.originals.as_ref().is_none_or(|originals| originals.has_room(rows))
+            && self.table.originals.as_ref().is_none_or(|originals| originals.has_room(rows))
     }
 
     /// The ids, in the order of the rows.

@@ -33,8 +33,8 @@ pub trait Backend: Send + Sync {
         false
     }
 
-    /// Hands over all rows as they are in one generation. A source that turns out to have changed meanwhile is an error,
-    /// upon which the lake tries again: rows of two generations never come together.
+    /// Hands over all rows as they are in one generation. A source that turns out to have changed meanwhile is an error
+    /// that passes ([`Error::passing`](limnion_types::Error::passing)), upon which the lake tries again: rows of two generations never come together.
     fn pull(&self, collection: &str, sink: &mut dyn Sink, job: &Job) -> Result<()>;
 
     /// What has changed since a generation; `None` where that cannot be told, and all rows have to be pulled.

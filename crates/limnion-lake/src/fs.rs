@@ -284,15 +284,11 @@ impl FsBackend {
         if error.kind() != ErrorKind::Backend {
             return error;
         }
-        let told = names::failed(&self.name, format!("{file:?}: {}", error.message()));
-        match error.suggestion() {
-            Some(suggestion) => told.suggest(suggestion),
-            None => told,
-        }
+        names::retold(&self.name, format_args!("{file:?}"), &error)
     }
 
     fn changed(&self, file: &str) -> Error {
-        names::failed(&self.name, format!("{file:?} has changed while it was read"))
+        names::changed(&self.name, format_args!("{file:?} has"))
             .suggest("replace files by renaming: then a reader sees the one or the other")
     }
 
@@ -708,7 +704,10 @@ impl Blob for OpenFile {
 
     fn read(&self, range: Range<u64>) -> Result<Vec<u8>> {
         let length = range.end.saturating_sub(range.start);
-        let short = || Error::new(ErrorKind::Backend, "it is shorter now: it has changed while it was read");
+        let short = || {
+            let message = "it is shorter now: it has changed while it was read";
+            Error::new(ErrorKind::Backend, message).passing()
+        };
         if range.end > self.length {
             return Err(short());
         }

@@ -115,6 +115,20 @@ pub(crate) fn failed(backend: &str, what: impl std::fmt::Display) -> Error {
     Error::new(ErrorKind::Backend, format!("backend {backend:?}: {what}"))
 }
 
+/// An error of kind backend: a source that changed while it was read, which passes.
+pub(crate) fn changed(backend: &str, what: impl std::fmt::Display) -> Error {
+    failed(backend, format_args!("{what} changed while it was read")).passing()
+}
+
+/// An error that was told of something, as one of its backend; it passes if that does.
+pub(crate) fn retold(backend: &str, place: impl std::fmt::Display, error: &Error) -> Error {
+    let mut told = failed(backend, format_args!("{place}: {}", error.message()));
+    if let Some(suggestion) = error.suggestion() {
+        told = told.suggest(suggestion);
+    }
+    if error.passes() { told.passing() } else { told }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -264,11 +264,7 @@ impl ObjectStoreBackend {
         if error.kind() != ErrorKind::Backend || error.message().starts_with(&format!("backend {name:?}")) {
             return error;
         }
-        let told = names::failed(name, format!("{:?}: {}", key.as_ref(), error.message()));
-        match error.suggestion() {
-            Some(suggestion) => told.suggest(suggestion),
-            None => told,
-        }
+        names::retold(name, format_args!("{:?}", key.as_ref()), &error)
     }
 
     fn blob<'a>(&'a self, object: &Arc<ObjectMeta>, ahead: bool, job: Option<&'a Job>) -> ObjectBlob<'a> {

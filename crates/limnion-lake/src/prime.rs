@@ -14,8 +14,6 @@ use crate::names;
 /// How often a source may change while it is read. Between two attempts is twice the time of that before.
 const ATTEMPTS: usize = 10;
 const PAUSE: Duration = Duration::from_millis(1);
-/// What a backend's error says that is worth another try at once.
-pub(crate) const CHANGED: &str = "changed while it was read";
 
 /// Pulls a collection and builds its index.
 pub(crate) fn prime(
@@ -31,7 +29,7 @@ pub(crate) fn prime(
             Gathering { params, place: format!("{}/{collection}", backend.name()), got: None };
         match backend.pull(collection, &mut gathering, job) {
             Ok(()) => break gathering,
-            Err(error) if attempt < ATTEMPTS && error.message().contains(CHANGED) => {
+            Err(error) if attempt < ATTEMPTS && error.passes() => {
                 std::thread::sleep(PAUSE * (1 << attempt));
                 attempt += 1;
             }

@@ -10,7 +10,6 @@ use limnion_types::{Error, ErrorKind, Filter, Job, Result};
 
 use crate::backend::{Backend, Changes, Description, Generation, Id, Ids, Rows, Sink};
 use crate::names;
-use crate::prime::CHANGED;
 
 /// Changes are looked for among so many writes, and some for each record: beyond, all rows are pulled.
 const WRITES: usize = 65_536;
@@ -217,7 +216,7 @@ impl StoreBackend {
             (Err(_), Some(error)) => Err(error),
             // Somebody has overwritten it, and retention has dropped what was there.
             (Err(error), None) if error.kind() == ErrorKind::NoValueAtTime => {
-                Err(names::failed(&self.name, format!("{collection:?} {CHANGED}")))
+                Err(names::changed(&self.name, format_args!("{collection:?}")))
             }
             (Err(error), None) => Err(self.failed(error)),
         }
@@ -363,7 +362,7 @@ impl Backend for StoreBackend {
         let read =
             self.read(collection, &mut take, |take| column.get(&keys, state.moment(), &Job::new(), take));
         match read {
-            Err(error) if error.message().contains(CHANGED) => return Ok(None),
+            Err(error) if error.passes() => return Ok(None),
             read => read?,
         }
         if !upserts.keys.is_empty() {

@@ -16,10 +16,12 @@ use proptest::prelude::*;
 
 const DIM: usize = 4;
 
+type Row = (Vec<f32>, Option<f32>);
+
 /// Rows by name, each with a vector and with a score that its text has for every query.
 #[derive(Default)]
 struct Library {
-    rows: Mutex<BTreeMap<String, (Vec<f32>, Option<f32>)>>,
+    rows: Mutex<BTreeMap<String, Row>>,
     generation: AtomicUsize,
     asked: Mutex<Vec<usize>>,
 }

@@ -178,12 +178,20 @@ pub struct Error {
     kind: ErrorKind,
     message: String,
     suggestion: Option<String>,
+    passes: bool,
 }
 
 impl Error {
     /// An error without a suggestion.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), suggestion: None }
+        Self { kind, message: message.into(), suggestion: None, passes: false }
+    }
+
+    /// The same error, of something that passes: the same call may well succeed right after.
+    #[must_use]
+    pub fn passing(mut self) -> Self {
+        self.passes = true;
+        self
     }
 
     /// The same error, with what the caller can do about it.
@@ -203,6 +211,11 @@ impl Error {
     /// What went wrong.
     pub fn kind(&self) -> ErrorKind {
         self.kind
+    }
+
+    /// Whether the same call may well succeed right after.
+    pub fn passes(&self) -> bool {
+        self.passes
     }
 
     /// The message without the suggestion.

@@ -337,7 +337,7 @@ impl Access {
         use object_store::Error as E;
         let failed = |message: String| names::failed(&self.name, self.store.hide(&message));
         match trouble {
-            Trouble::Changed => failed(format!("{what:?} has changed while it was read")),
+            Trouble::Changed => failed(format!("{what:?} has changed while it was read")).passing(),
             Trouble::Silence(time) => failed(format!("{what}: no answer for {time:?}")),
             Trouble::Length => {
                 failed(format!("{what}: the server sent another number of bytes than asked for"))

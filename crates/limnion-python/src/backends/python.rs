@@ -481,10 +481,11 @@ impl Backend for PythonBackend {
                     begun = Some(description);
                 }
                 Some(begun) if begun.generation != piece.generation => {
-                    return Err(self.error(format_args!(
+                    let what = format_args!(
                         "{collection:?} changed while it was read: from generation {} to {}",
                         begun.generation, piece.generation
-                    )));
+                    );
+                    return Err(self.error(what).passing());
                 }
                 Some(begun) if begun.dim != piece.dim && !piece.rows.ids.is_empty() => {
                     return Err(self.error(format_args!(

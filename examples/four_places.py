@@ -10,8 +10,8 @@ from the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY); `examples-notes
 
 import argparse
 import contextlib
+import http.client
 import tempfile
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,7 +42,7 @@ DATABASE = [
 @contextlib.contextmanager
 def server_of_our_own() -> Iterator[str]:
     """Start an S3-compatible server on this machine, and give its address."""
-    from moto.server import ThreadedMotoServer
+    from moto.server import ThreadedMotoServer  # noqa: PLC0415 - who has a server needs none
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
@@ -102,8 +102,10 @@ def main() -> None:
             search(options.question, options.endpoint, options.bucket, Path(folder))
             return
         with server_of_our_own() as endpoint:
-            bucket = urllib.request.Request(f"{endpoint}/{options.bucket}", method="PUT")
-            urllib.request.urlopen(bucket).close()
+            server = http.client.HTTPConnection(endpoint.removeprefix("http://"))
+            server.request("PUT", f"/{options.bucket}")
+            server.getresponse()
+            server.close()
             keys = {"access_key_id": "any", "secret_access_key": "any", "region": "us-east-1"}
             search(options.question, endpoint, options.bucket, Path(folder), **keys)
 

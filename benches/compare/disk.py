@@ -263,7 +263,8 @@ def table_of(ours: dict[str, Any], lance: dict[str, Any], rows: int, dim: int) -
 
     def beside(what: str, mine: float, other: float, unit: str, times: float) -> str:
         reached = "yes" if times >= TIMES else "no"
-        return f"| {what} | {mine:,.4g} {unit} | {other:,.4g} {unit} | {times:.1f} × (≥ {TIMES:g} ×) | {reached} |"
+        ratio = f"{times:.1f} × (≥ {TIMES:g} ×)"
+        return f"| {what} | {mine:,.4g} {unit} | {other:,.4g} {unit} | {ratio} | {reached} |"
 
     def alone(what: str, figure: float, unit: str, goal: float) -> str:
         reached = "yes" if figure <= goal else "no"
@@ -278,23 +279,32 @@ def table_of(ours: dict[str, Any], lance: dict[str, Any], rows: int, dim: int) -
         alone("memory above the result", ours["beside"] / 1e6, "MB", BESIDE / 1e6),
         alone("restart to the first hit", ours["first"] * 1e3, "ms", RESTART * 1e3),
         beside(
-            "table and index", ours["prime"] + ours["save"], lance["prime"], "s",
+            "table and index",
+            ours["prime"] + ours["save"],
+            lance["prime"],
+            "s",
             lance["prime"] / (ours["prime"] + ours["save"]),
         ),
+        beside("open", ours["open"] * 1e3, lance["open"] * 1e3, "ms", lance["open"] / ours["open"]),
         beside(
-            "open", ours["open"] * 1e3, lance["open"] * 1e3, "ms", lance["open"] / ours["open"]
-        ),
-        beside(
-            "open and first search", ours["first"] * 1e3, lance["first"] * 1e3, "ms",
+            "open and first search",
+            ours["first"] * 1e3,
+            lance["first"] * 1e3,
+            "ms",
             lance["first"] / ours["first"],
         ),
         beside(
-            f"queries a second at recall {RECALL}", ours["qps"], lance["qps"], "",
+            f"queries a second at recall {RECALL}",
+            ours["qps"],
+            lance["qps"],
+            "",
             ours["qps"] / lance["qps"],
         ),
         "",
-        f"limnion: {ours['knob']}, recall {ours['recall']:.3f}. "
-        f"LanceDB: {lance['knob']}, recall {lance['recall']:.3f}.",
+        (
+            f"limnion: {ours['knob']}, recall {ours['recall']:.3f}. "
+            f"LanceDB: {lance['knob']}, recall {lance['recall']:.3f}."
+        ),
     ]
     return "\n".join(lines) + "\n"
 
@@ -312,7 +322,9 @@ def main() -> None:
         return
     folder = data_folder(options.data)
     if folder is None:
-        sys.exit(f"there is no set {options.data!r}: python benches/compare/synthetic.py makes some")
+        sys.exit(
+            f"there is no set {options.data!r}: python benches/compare/synthetic.py makes some"
+        )
     lancedb, me = environments.ready("lancedb", LANCEDB), Path(sys.executable)
     # Given sets may lie where nothing can be written.
     data = home() / "disk" / folder.name

@@ -53,7 +53,7 @@ def turns(calls: dict[str, Callable[[Rows], object]], queries: Rows) -> dict[str
 
 
 def awaited(lake: limnion.Lake, queries: Rows) -> tuple[float, float]:
-    """Return the processor time of many awaits at once over that in sequence, and the loop's lag."""
+    """Return the processor time of many awaits over that of a sequence, and the loop's lag."""
     ratios, lags = [], []
 
     async def at_once() -> float:

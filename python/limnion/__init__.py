@@ -28,8 +28,7 @@ What there is so far:
 from importlib import import_module as _import_module
 from typing import TYPE_CHECKING, Final
 
-from limnion import _clouds  # noqa: F401, I001 - the native module is chosen before it is used
-from limnion import errors
+from limnion import _clouds, errors  # noqa: F401 - the native module is chosen before it is used
 from limnion._native import (
     FsBackend,
     Hits,
@@ -37,6 +36,7 @@ from limnion._native import (
     LakeHits,
     LakeHitsBatch,
     LocalBackend,
+    ObjectShelf,
     ObjectStoreBackend,
     StoreBackend,
     __version__,
@@ -127,6 +127,7 @@ __all__ = [
     "LimnionError",
     "LocalBackend",
     "NoValueAtTime",
+    "ObjectShelf",
     "ObjectStoreBackend",
     "PersistError",
     "RabitqAsymIndex",

@@ -963,7 +963,7 @@ class ObjectStoreBackend(VectorBackend):
         **settings: str | int,
     ) -> Self: ...
     @overload
-    def put_rows(self, collection: str, ids: IdsLike, vectors: MatrixLike) -> None:
+    def put_rows(self, collection: str, ids: IdsLike | Sequence[str], vectors: MatrixLike) -> None:
         """Puts a collection there, in place of the one of that name.
 
         Whoever reads it sees the one or the other. A table is taken as `LocalBackend.upsert` takes

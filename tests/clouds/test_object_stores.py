@@ -1,10 +1,10 @@
 """Object stores, over real HTTP: a server of S3 on this machine."""
 
+import http.client
 import multiprocessing
 import os
 import sys
 import threading
-import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
@@ -38,9 +38,15 @@ def endpoint() -> Iterator[str]:
 @pytest.fixture
 def bucket(endpoint: str, request: pytest.FixtureRequest) -> str:
     name = "b-" + str(abs(hash(request.node.name)))
-    made = urllib.request.Request(f"{endpoint}/{name}", method="PUT")
-    urllib.request.urlopen(made).close()
+    put(endpoint, f"/{name}")
     return name
+
+
+def put(endpoint: str, place: str, content: bytes = b"") -> None:
+    server = http.client.HTTPConnection(endpoint.removeprefix("http://"))
+    server.request("PUT", place, content, {"Content-Type": "application/octet-stream"})
+    assert server.getresponse().status == 200
+    server.close()
 
 
 def objects(endpoint: str, url: str, **options: Any) -> limnion.ObjectStoreBackend:
@@ -127,13 +133,7 @@ def test_what_goes_wrong_is_told(endpoint: str, bucket: str) -> None:
         silent.list_collections()
     with pytest.raises(errors.InvalidArgumentError, match="no_such_setting"):
         objects(endpoint, f"s3://{bucket}", no_such_setting=1)
-    damaged = urllib.request.Request(
-        f"{endpoint}/{bucket}/docs.npy",
-        data=b"\x93NUMPY\x01\x00not an array",
-        headers={"Content-Type": "application/octet-stream"},
-        method="PUT",
-    )
-    urllib.request.urlopen(damaged).close()
+    put(endpoint, f"/{bucket}/docs.npy", b"\x93NUMPY\x01\x00not an array")
     with pytest.raises(errors.BackendError, match=r"docs\.npy"):
         limnion.Lake(backends=[objects(endpoint, f"s3://{bucket}")]).search_one("docs", EYE[0])
 
@@ -157,6 +157,21 @@ def test_a_forked_child_reads_the_bucket_too(endpoint: str, bucket: str) -> None
     process.join(30)
     assert process.exitcode == 0
     assert lake.search_one("more", EYE[0], k=1)[0].id == 0
+
+
+def test_a_bundle_in_a_bucket_is_shared(endpoint: str, bucket: str) -> None:
+    rows = random_vectors(2_000, 32)
+    shelf = limnion.ObjectShelf(f"s3://{bucket}/bundles", endpoint=endpoint, **KEYS)
+    cloud = objects(endpoint, f"s3://{bucket}/rows")
+    cloud.put_rows("docs", range(2_000), rows)
+    one, two = limnion.Lake(backends=[cloud]), limnion.Lake(backends=[cloud])
+    witness = one.publish_bundle("docs", shelf)
+    assert limnion.LakeBundle.read(shelf).witness == witness
+    key = ("cloud", "docs")
+    assert one.refresh_from_bundle_dir(key, shelf) is limnion.RefreshResult.UP_TO_DATE
+    two.take_bundle("docs", shelf, backend="cloud")
+    assert two.search_one("docs", rows[7], k=1)[0].id == 7
+    assert two.stats().primes == 0
 
 
 def test_a_process_ends_in_the_midst_of_a_request(run_python: RunPython, endpoint: str) -> None:

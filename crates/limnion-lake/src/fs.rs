@@ -762,7 +762,7 @@ fn only(rows: &Rows, dim: usize, mut wanted: impl FnMut(usize) -> bool) -> Rows 
 }
 
 /// Rows that can be indexed.
-fn check(rows: &Rows, dim: usize) -> Result<()> {
+pub(crate) fn check(rows: &Rows, dim: usize) -> Result<()> {
     match &rows.ids {
         Ids::Numbers(ids) => names::check_rows(ids, &rows.vectors, dim),
         Ids::Names(ids) => {

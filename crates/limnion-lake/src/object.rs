@@ -15,6 +15,7 @@ use object_store::{ObjectMeta, ObjectStore};
 
 use crate::backend::{Backend, Description, Generation, Ids, Rows, Sink};
 use crate::formats::{self, Columns, Format, RowsWriter, Shape};
+use crate::fs;
 use crate::names;
 use crate::object::access::{Access, Patience, Trouble, stamp};
 use crate::object::blob::ObjectBlob;
@@ -331,9 +332,9 @@ impl ObjectStoreBackend {
     /// # Errors
     /// `InvalidArgument` for vectors that are not finite or not as many as the ids, `DuplicateId`, `Backend` where the
     /// collection lies in an object of another format, or the store does not take it.
-    pub fn put_rows(&self, collection: &str, ids: &[u64], vectors: &[f32], dim: usize) -> Result<()> {
+    pub fn put_rows(&self, collection: &str, rows: Rows, dim: usize) -> Result<()> {
         names::check_collection(collection)?;
-        names::check_rows(ids, vectors, dim)?;
+        fs::check(&rows, dim)?;
         if let Some(only) = self.only.as_ref().filter(|only| only.collection != collection) {
             let told = format!("the address is that of collection {:?} alone", only.collection);
             return Err(names::failed(&self.access.name, told).suggest("give the address of the folder"));
@@ -351,7 +352,7 @@ impl ObjectStoreBackend {
                 .suggest("delete it first, or write to another collection: limnion writes .rows"));
         }
         let mut writer = RowsWriter::new(Cursor::new(Vec::new()), dim)?;
-        writer.push(Rows { ids: Ids::Numbers(ids.to_vec()), vectors: vectors.to_vec() })?;
+        writer.push(rows)?;
         self.access.put(&key, writer.finish()?.into_inner())?;
         if self.only.is_none() {
             held(&self.known).insert(collection.to_owned(), Format::Rows);

@@ -20,6 +20,10 @@ use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use s3::{SECRET, Server, put};
 
+fn numbered(ids: &[u64], vectors: &[f32]) -> Rows {
+    Rows { ids: Ids::Numbers(ids.to_vec()), vectors: vectors.to_vec() }
+}
+
 const MILLI: Duration = Duration::from_millis(1);
 
 #[derive(Default)]
@@ -354,7 +358,7 @@ fn collections_of_odd_names_are_written_read_listed_and_deleted_everywhere() {
                 continue;
             }
             let id = at as u64;
-            backend.put_rows(name, &[id, u64::MAX], &[1.0, id as f32, 2.0, 3.0], 2).unwrap();
+            backend.put_rows(name, numbered(&[id, u64::MAX], &[1.0, id as f32, 2.0, 3.0]), 2).unwrap();
             let taken = pull(backend, name).unwrap();
             assert_eq!((taken.ids, taken.vectors), (vec![id, u64::MAX], vec![1.0, id as f32, 2.0, 3.0]));
         }
@@ -368,7 +372,7 @@ fn collections_of_odd_names_are_written_read_listed_and_deleted_everywhere() {
         assert!(backend.collections().unwrap().is_empty(), "{}", backend.name());
         for bad in ["", "a\nb", &"x".repeat(256)] {
             assert_eq!(backend.describe(bad).unwrap_err().kind(), ErrorKind::UnknownCollection);
-            let error = backend.put_rows(bad, &[1], &[1.0], 1).unwrap_err();
+            let error = backend.put_rows(bad, numbered(&[1], &[1.0]), 1).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidArgument);
         }
     }
@@ -385,14 +389,14 @@ fn writing_replaces_a_collection_as_a_whole_also_a_big_one() {
     let rows = vectors(50_000, 100);
     let ids: Vec<u64> = (0..50_000).map(|id| id * 3).collect();
     server.shared.fail_parts.store(2, Ordering::SeqCst);
-    backend.put_rows("docs", &ids, &rows, 100).unwrap();
+    backend.put_rows("docs", numbered(&ids, &rows), 100).unwrap();
     assert_eq!(server.shared.fail_parts.load(Ordering::SeqCst), 0);
     assert!(server.shared.asked().iter().any(|asked| asked == "PART 3"));
     let taken = pull(&backend, "docs").unwrap();
     assert!(taken.ids == ids && taken.vectors == rows);
     let before = backend.generation("docs").unwrap();
     server.shared.unavailable.store(2, Ordering::SeqCst);
-    backend.put_rows("docs", &[1], &[0.5], 1).unwrap();
+    backend.put_rows("docs", numbered(&[1], &[0.5]), 1).unwrap();
     assert_ne!(backend.generation("docs").unwrap(), before);
     assert_eq!(pull(&backend, "docs").unwrap().vectors, [0.5]);
 
@@ -402,9 +406,9 @@ fn writing_replaces_a_collection_as_a_whole_also_a_big_one() {
         (&[1, 2], &[1.0], 1, ErrorKind::InvalidArgument),
         (&[], &[], 0, ErrorKind::InvalidArgument),
     ] {
-        assert_eq!(backend.put_rows("docs", ids, numbers, dim).unwrap_err().kind(), kind);
+        assert_eq!(backend.put_rows("docs", numbered(ids, numbers), dim).unwrap_err().kind(), kind);
     }
-    let error = backend.put_rows("other", &[1], &[0.5], 1).unwrap_err();
+    let error = backend.put_rows("other", numbered(&[1], &[0.5]), 1).unwrap_err();
     assert!(error.message().contains("lies in \"other.fvecs\""), "{error}");
 }
 

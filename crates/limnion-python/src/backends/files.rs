@@ -9,7 +9,7 @@ use limnion_lake::{
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyString};
 
-use super::{Given, VectorBackend, columns, numbered, rows, wait_for};
+use super::{Given, VectorBackend, columns, rows, wait_for};
 use crate::args::{self, type_name};
 use crate::door::Door as _;
 use crate::errors::{OrRaise, invalid_type};
@@ -174,9 +174,9 @@ impl ObjectStoreBackend {
         vector_column: Option<Given<'_, '_>>,
     ) -> PyResult<()> {
         let collection = args::text("collection", collection)?.into_owned();
-        let (ids, vectors, dim) = numbered(ids, vectors, id_column, vector_column)?;
+        let (rows, dim) = rows(ids, vectors, id_column, vector_column)?;
         let inner = self.0.clone();
-        wait_for(py, move || inner.put_rows(&collection, &ids, &vectors, dim))
+        wait_for(py, move || inner.put_rows(&collection, rows, dim))
     }
 
     /// Removes a collection, and says whether it was there.

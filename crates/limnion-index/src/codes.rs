@@ -78,6 +78,11 @@ impl Codes {
         bytemuck::cast_slice(&self.blocks)
     }
 
+    /// How many places there are.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
     pub(crate) fn block_count(&self) -> usize {
         self.len.div_ceil(ROWS)
     }
@@ -127,7 +132,7 @@ impl Codes {
             match self.write(before / ROWS, &appended, job) {
                 Ok(spans) => {
                     let span = spans.into_iter().fold(Span::EMPTY, Span::join);
-                    if span.fits {
+                    if span.fits || self.is_coarsest() {
                         self.squares =
                             (self.squares.0.min(span.squares.0), self.squares.1.max(span.squares.1));
                         return Ok(());
@@ -197,8 +202,9 @@ impl Codes {
         centre: &[f32],
         work: &mut Workspace,
     ) -> Option<f32> {
+        let coarsest = self.is_coarsest();
         let code = self.quantizer.encode_around(Level::current(), vector, factor, centre, work);
-        if !code.fits() {
+        if !code.fits() && !coarsest {
             return None;
         }
         let (block, lane) = (place as usize / ROWS, place as usize % ROWS);
@@ -212,6 +218,11 @@ impl Codes {
             entry.copy_from_slice(code.extra);
         }
         Some(code.square)
+    }
+
+    /// Whether no coarser unit would help: vectors that keep the rules never get there, a mean of nonsense in a file does.
+    pub(crate) fn is_coarsest(&self) -> bool {
+        self.quantizer.scale() < 1e-30
     }
 
     /// Makes room in f16 for longer rows: every factor is written anew in a coarser unit.

@@ -5,7 +5,7 @@
 //! ```text
 //! offset  bytes  header
 //!      0      8  magic "limnidx\n"
-//!      8      4  version, 1
+//!      8      4  version: 1, or 2 for an index of lists
 //!     12      4  number of sections, s
 //!     16      8  length of the whole file
 //!     24      4  CRC-32 of the section table
@@ -36,7 +36,8 @@
 //!        36   1  metric: 0 l2, 1 ip, 2 cosine
 //!        37   1  bits
 //!        38   1  originals: 0 none, 1 f32, 2 f16
-//!        39  25  zeros
+//!        39   1  kind: 0 flat, 1 lists
+//!        40  24  zeros, or what `ivf_file.rs` says of lists
 //! ```
 //!
 //! A reader checks every length against the file's before it allocates, and refuses newer versions by name.
@@ -62,11 +63,15 @@ use crate::storage::{Source, Storage};
 use crate::table::Table;
 
 const MAGIC: &[u8; 8] = b"limnidx\n";
-const VERSION: u32 = 1;
+/// The newest version that is read.
+const VERSION: u32 = 2;
+const FLAT_VERSION: u32 = 1;
 const HEADER: usize = 32;
 const ENTRY: usize = 24;
-const META: usize = 64;
+pub(crate) const META: usize = 64;
 const ALIGNMENT: usize = 64;
+/// Where META has the kind.
+pub(crate) const KIND_AT: usize = 39;
 /// More than any version will have; keeps a hostile count from making a large table.
 const MAX_SECTIONS: usize = 64;
 
@@ -82,8 +87,8 @@ pub enum Verify {
 /// A named part of the file.
 #[derive(PartialEq)]
 pub(crate) struct Section<'a> {
-    name: [u8; 4],
-    bytes: std::borrow::Cow<'a, [u8]>,
+    pub(crate) name: [u8; 4],
+    pub(crate) bytes: std::borrow::Cow<'a, [u8]>,
 }
 
 impl FlatIndex {
@@ -94,21 +99,7 @@ impl FlatIndex {
     /// `Io`.
     pub fn save(&self, path: &Path) -> Result<()> {
         self.verify()?;
-        let failed = |error: io::Error| io_error("write", path, &error);
-        let temporary = temporary_name(path);
-        let written = File::create_new(&temporary).and_then(|file| {
-            let mut writer = BufWriter::with_capacity(1 << 20, file);
-            self.write(&mut writer)?;
-            writer.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
-        });
-        let placed = written.and_then(|()| fs::rename(&temporary, path));
-        if let Err(error) = placed {
-            // The temporary file is of no use to anyone; that it may be left behind is not the error to report.
-            let _ = fs::remove_file(&temporary);
-            return Err(failed(error));
-        }
-        sync_folder(path);
-        Ok(())
+        save(path, FLAT_VERSION, &self.sections())
     }
 
     /// The index as the bytes of its file.
@@ -117,9 +108,7 @@ impl FlatIndex {
     /// `CorruptFile` where the index lies in a mapped file that turns out damaged.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         self.verify()?;
-        let mut bytes = Vec::new();
-        self.write(&mut bytes).map_err(|error| io_error("write", Path::new("memory"), &error))?;
-        Ok(bytes)
+        to_bytes(FLAT_VERSION, &self.sections())
     }
 
     /// Reads and verifies a file: one of [`FlatIndex::save`], or a `.rbpx` of version 1, whose index is built anew.
@@ -142,93 +131,118 @@ impl FlatIndex {
     /// `CorruptFile`, `NewerFile`.
     pub fn from_bytes(source: &Source, verify: Verify) -> Result<Self> {
         let file = Reader::open(source, verify)?;
-        let meta = Meta::read(file.bytes(*b"META")?)?;
-        let Meta { params, dim, rows, .. } = &meta;
-        let (dim, rows) = (*dim, *rows);
-        let codes = if params.bits > 0 { Some(file.codes(&meta)?) } else { None };
-        let originals = match params.originals {
-            None => None,
-            Some(Precision::F32) => Some(Originals::F32(Matrix::new(file.array(*b"VECS", rows, dim)?, dim))),
-            Some(Precision::F16) => Some(Originals::F16(Matrix::new(file.array(*b"VECS", rows, dim)?, dim))),
-        };
-        let inverse_lengths = if params.metric == Metric::Cosine && params.originals.is_some() {
-            Some(file.array(*b"INVL", rows, 1)?)
-        } else {
-            None
-        };
-        let ids = match file.find(*b"IDS_") {
-            None => Ids::Dense { len: rows },
-            Some(_) => Ids::listed(file.array(*b"IDS_", rows, 1)?),
-        };
-        if verify == Verify::Now && !ids.are_different() {
-            return Err(corrupt("an id comes twice"));
-        }
-        let table = Table { metric: params.metric, dim, ids, originals, inverse_lengths };
+        let meta = file.meta(Kind::Flat)?;
+        let codes = if meta.params.bits > 0 { Some(file.codes(&meta, meta.rows)?) } else { None };
+        let table = file.table(&meta)?;
         Ok(Self { params: meta.params, table, codes })
     }
 
     pub(crate) fn sections(&self) -> Vec<Section<'_>> {
         let mut sections = vec![Section { name: *b"META", bytes: Meta::of(self).write().into() }];
-        let mut add = |name: &[u8; 4], bytes| sections.push(Section { name: *name, bytes });
         if let Some(codes) = &self.codes {
-            add(b"MEAN", bytes_of(codes.quantizer().mean()));
-            add(b"CODE", codes.block_bytes().into());
-            if self.params.bits > 1 {
-                add(b"MORE", bytes_of(codes.extra()));
-            }
+            add_codes(codes, &mut sections);
         }
-        if let Some(originals) = &self.table.originals {
-            add(b"VECS", originals.bytes().into());
-        }
-        if let Some(kept) = &self.table.inverse_lengths {
-            add(b"INVL", bytes_of(kept));
-        }
-        if let Some(list) = self.table.ids.list() {
-            add(b"IDS_", bytes_of(list));
-        }
+        add_table(&self.table, &mut sections);
         sections
-    }
-
-    fn write(&self, out: &mut impl Write) -> io::Result<()> {
-        let sections = self.sections();
-        let mut table = Vec::new();
-        let mut end = HEADER + ENTRY * sections.len();
-        let mut offsets = Vec::new();
-        for section in &sections {
-            let offset = end.next_multiple_of(ALIGNMENT);
-            end = offset + section.bytes.len();
-            offsets.push(offset);
-            table.extend_from_slice(&section.name);
-            table.extend_from_slice(&crc32fast::hash(&section.bytes).to_le_bytes());
-            table.extend_from_slice(&(offset as u64).to_le_bytes());
-            table.extend_from_slice(&(section.bytes.len() as u64).to_le_bytes());
-        }
-        let mut header = Vec::with_capacity(HEADER);
-        header.extend_from_slice(MAGIC);
-        header.extend_from_slice(&VERSION.to_le_bytes());
-        header.extend_from_slice(&(sections.len() as u32).to_le_bytes());
-        header.extend_from_slice(&(end as u64).to_le_bytes());
-        header.extend_from_slice(&crc32fast::hash(&table).to_le_bytes());
-        header.extend_from_slice(&crc32fast::hash(&header).to_le_bytes());
-        out.write_all(&header)?;
-        out.write_all(&table)?;
-        let mut written = header.len() + table.len();
-        for (section, offset) in sections.iter().zip(offsets) {
-            out.write_all(&vec![0; offset - written])?;
-            out.write_all(&section.bytes)?;
-            written = offset + section.bytes.len();
-        }
-        out.flush()
     }
 }
 
-/// What META holds.
-struct Meta {
-    params: Params,
-    dim: usize,
-    rows: usize,
-    scale: f32,
-    squares: (f32, f32),
+/// The sections that hold codes.
+pub(crate) fn add_codes<'a>(codes: &'a Codes, sections: &mut Vec<Section<'a>>) {
+    let mut add = |name: &[u8; 4], bytes| sections.push(Section { name: *name, bytes });
+    add(b"MEAN", bytes_of(codes.quantizer().mean()));
+    add(b"CODE", codes.block_bytes().into());
+    if codes.quantizer().bits() > 1 {
+        add(b"MORE", bytes_of(codes.extra()));
+    }
+}
+
+/// The sections that hold rows beside their codes.
+pub(crate) fn add_table<'a>(table: &'a Table, sections: &mut Vec<Section<'a>>) {
+    let mut add = |name: &[u8; 4], bytes| sections.push(Section { name: *name, bytes });
+    if let Some(originals) = &table.originals {
+        add(b"VECS", originals.bytes().into());
+    }
+    if let Some(kept) = &table.inverse_lengths {
+        add(b"INVL", bytes_of(kept));
+    }
+    if let Some(list) = table.ids.list() {
+        add(b"IDS_", bytes_of(list));
+    }
+}
+
+/// Writes sections to a file, atomically.
+pub(crate) fn save(path: &Path, version: u32, sections: &[Section<'_>]) -> Result<()> {
+    let failed = |error: io::Error| io_error("write", path, &error);
+    let temporary = temporary_name(path);
+    let written = File::create_new(&temporary).and_then(|file| {
+        let mut writer = BufWriter::with_capacity(1 << 20, file);
+        write(version, sections, &mut writer)?;
+        writer.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
+    });
+    let placed = written.and_then(|()| fs::rename(&temporary, path));
+    if let Err(error) = placed {
+        // The temporary file is of no use to anyone; that it may be left behind is not the error to report.
+        let _ = fs::remove_file(&temporary);
+        return Err(failed(error));
+    }
+    sync_folder(path);
+    Ok(())
+}
+
+/// The bytes of a file of sections.
+pub(crate) fn to_bytes(version: u32, sections: &[Section<'_>]) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    write(version, sections, &mut bytes).map_err(|error| io_error("write", Path::new("memory"), &error))?;
+    Ok(bytes)
+}
+
+fn write(version: u32, sections: &[Section<'_>], out: &mut impl Write) -> io::Result<()> {
+    let mut table = Vec::new();
+    let mut end = HEADER + ENTRY * sections.len();
+    let mut offsets = Vec::new();
+    for section in sections {
+        let offset = end.next_multiple_of(ALIGNMENT);
+        end = offset + section.bytes.len();
+        offsets.push(offset);
+        table.extend_from_slice(&section.name);
+        table.extend_from_slice(&crc32fast::hash(&section.bytes).to_le_bytes());
+        table.extend_from_slice(&(offset as u64).to_le_bytes());
+        table.extend_from_slice(&(section.bytes.len() as u64).to_le_bytes());
+    }
+    let mut header = Vec::with_capacity(HEADER);
+    header.extend_from_slice(MAGIC);
+    header.extend_from_slice(&version.to_le_bytes());
+    header.extend_from_slice(&(sections.len() as u32).to_le_bytes());
+    header.extend_from_slice(&(end as u64).to_le_bytes());
+    header.extend_from_slice(&crc32fast::hash(&table).to_le_bytes());
+    header.extend_from_slice(&crc32fast::hash(&header).to_le_bytes());
+    out.write_all(&header)?;
+    out.write_all(&table)?;
+    let mut written = header.len() + table.len();
+    for (section, offset) in sections.iter().zip(offsets) {
+        out.write_all(&vec![0; offset - written])?;
+        out.write_all(&section.bytes)?;
+        written = offset + section.bytes.len();
+    }
+    out.flush()
+}
+
+/// Which index a file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    Flat = 0,
+    Lists = 1,
+}
+
+/// What META holds, whichever the kind.
+pub(crate) struct Meta {
+    pub(crate) params: Params,
+    pub(crate) dim: usize,
+    pub(crate) rows: usize,
+    pub(crate) scale: f32,
+    pub(crate) squares: (f32, f32),
 }
 
 impl Meta {
@@ -243,7 +257,7 @@ impl Meta {
         }
     }
 
-    fn write(&self) -> Vec<u8> {
+    pub(crate) fn write(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(META);
         bytes.extend_from_slice(&(self.rows as u64).to_le_bytes());
         bytes.extend_from_slice(&self.params.seed.to_le_bytes());
@@ -289,14 +303,14 @@ impl Meta {
 }
 
 /// A file whose header and table are in order.
-struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     source: &'a Source,
-    verify: Verify,
+    pub(crate) verify: Verify,
     entries: Vec<Entry>,
 }
 
 #[derive(Clone, Copy)]
-struct Entry {
+pub(crate) struct Entry {
     name: [u8; 4],
     crc: u32,
     start: usize,
@@ -304,7 +318,7 @@ struct Entry {
 }
 
 impl<'a> Reader<'a> {
-    fn open(source: &'a Source, verify: Verify) -> Result<Self> {
+    pub(crate) fn open(source: &'a Source, verify: Verify) -> Result<Self> {
         let bytes = source.as_ref().as_ref();
         if !bytes.starts_with(MAGIC) {
             return Err(corrupt("it is no limnion index file (wrong magic)"));
@@ -358,13 +372,13 @@ impl<'a> Reader<'a> {
         self.entries.iter().find(|entry| entry.name == name).copied()
     }
 
-    fn bytes(&self, name: [u8; 4]) -> Result<&[u8]> {
+    pub(crate) fn bytes(&self, name: [u8; 4]) -> Result<&[u8]> {
         let entry = self.find(name).ok_or_else(|| missing(name))?;
         Ok(self.slice(entry))
     }
 
     /// The array of a section that must have `rows` × `columns` values.
-    fn array<T: Pod>(&self, name: [u8; 4], rows: usize, columns: usize) -> Result<Storage<T>> {
+    pub(crate) fn array<T: Pod>(&self, name: [u8; 4], rows: usize, columns: usize) -> Result<Storage<T>> {
         let entry = self.find(name).ok_or_else(|| missing(name))?;
         let expected = rows.checked_mul(columns).and_then(|count| count.checked_mul(size_of::<T>()));
         if expected != Some(entry.end - entry.start) {
@@ -380,8 +394,44 @@ impl<'a> Reader<'a> {
         Ok(values)
     }
 
-    fn codes(&self, meta: &Meta) -> Result<Codes> {
-        let Meta { params, dim, rows, scale, squares } = meta;
+    /// META, of an index of this kind.
+    pub(crate) fn meta(&self, kind: Kind) -> Result<Meta> {
+        let bytes = self.bytes(*b"META")?;
+        match (bytes.get(KIND_AT).copied(), kind) {
+            (Some(0), Kind::Flat) | (Some(1), Kind::Lists) => Meta::read(bytes),
+            (Some(0), _) => Err(other_kind("a flat index", "FlatIndex")),
+            (Some(1), _) => Err(other_kind("an index of lists", "IvfIndex")),
+            _ => Err(corrupt("the kind of its index is unknown")),
+        }
+    }
+
+    /// The rows beside their codes.
+    pub(crate) fn table(&self, meta: &Meta) -> Result<Table> {
+        let Meta { params, dim, rows, .. } = meta;
+        let (file, verify, dim, rows) = (self, self.verify, *dim, *rows);
+        let originals = match params.originals {
+            None => None,
+            Some(Precision::F32) => Some(Originals::F32(Matrix::new(file.array(*b"VECS", rows, dim)?, dim))),
+            Some(Precision::F16) => Some(Originals::F16(Matrix::new(file.array(*b"VECS", rows, dim)?, dim))),
+        };
+        let inverse_lengths = if params.metric == Metric::Cosine && params.originals.is_some() {
+            Some(file.array(*b"INVL", rows, 1)?)
+        } else {
+            None
+        };
+        let ids = match file.find(*b"IDS_") {
+            None => Ids::Dense { len: rows },
+            Some(_) => Ids::listed(file.array(*b"IDS_", rows, 1)?),
+        };
+        if verify == Verify::Now && !ids.are_different() {
+            return Err(corrupt("an id comes twice"));
+        }
+        Ok(Table { metric: params.metric, dim, ids, originals, inverse_lengths })
+    }
+
+    /// Codes with so many places.
+    pub(crate) fn codes(&self, meta: &Meta, places: usize) -> Result<Codes> {
+        let Meta { params, dim, scale, squares, .. } = meta;
         let mean: Storage<f32> = self.array(*b"MEAN", *dim, 1)?;
         mean.verify("codes")?;
         let quantizer =
@@ -389,26 +439,26 @@ impl<'a> Reader<'a> {
         let shape =
             BlockShape::new(padded_dim(*dim)).ok_or_else(|| corrupt("its dimension is out of range"))?;
         let lines = shape.block_bytes() / ALIGNMENT;
-        let blocks = self.array(*b"CODE", rows.div_ceil(BlockShape::ROWS), lines)?;
+        let blocks = self.array(*b"CODE", places.div_ceil(BlockShape::ROWS), lines)?;
         let extra = match quantizer.extra_bytes() {
             0 => Storage::new(Vec::new()),
-            stride => self.array(*b"MORE", *rows, stride)?,
+            stride => self.array(*b"MORE", places, stride)?,
         };
-        Ok(Codes::from_parts(quantizer, shape, *rows, blocks, extra, *squares))
+        Ok(Codes::from_parts(quantizer, shape, places, blocks, extra, *squares))
     }
 }
 
 /// Reads numbers one after another.
-struct Fields<'a>(&'a [u8]);
+pub(crate) struct Fields<'a>(pub(crate) &'a [u8]);
 
 impl Fields<'_> {
-    fn take<const N: usize>(&mut self) -> Result<[u8; N]> {
+    pub(crate) fn take<const N: usize>(&mut self) -> Result<[u8; N]> {
         let (first, rest) = self.0.split_first_chunk().ok_or_else(|| corrupt("it is too short"))?;
         self.0 = rest;
         Ok(*first)
     }
 
-    fn u32(&mut self) -> Result<u32> {
+    pub(crate) fn u32(&mut self) -> Result<u32> {
         self.take().map(u32::from_le_bytes)
     }
 
@@ -416,18 +466,23 @@ impl Fields<'_> {
         self.take().map(u64::from_le_bytes)
     }
 
-    fn f32(&mut self) -> Result<f32> {
+    pub(crate) fn f32(&mut self) -> Result<f32> {
         self.take().map(f32::from_le_bytes)
     }
 }
 
-fn bytes_of<T: Pod>(values: &[T]) -> std::borrow::Cow<'_, [u8]> {
+pub(crate) fn bytes_of<T: Pod>(values: &[T]) -> std::borrow::Cow<'_, [u8]> {
     bytemuck::cast_slice(values).into()
 }
 
 pub(crate) fn corrupt(problem: &str) -> Error {
     Error::new(ErrorKind::CorruptFile, format!("the index file cannot be used: {problem}"))
         .suggest("build the index again: it is a cache of your vectors")
+}
+
+fn other_kind(what: &str, class: &str) -> Error {
+    Error::new(ErrorKind::InvalidArgument, format!("the index file holds {what}"))
+        .suggest(format!("open it with {class}"))
 }
 
 fn missing(name: [u8; 4]) -> Error {

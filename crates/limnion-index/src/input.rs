@@ -65,11 +65,6 @@ impl<'a> Rows<'a> {
             .collect()
     }
 
-    /// Vectors that need no check, since they are made of such as keep the rules.
-    pub(crate) fn trusted(values: &'a [f32], dim: usize) -> Self {
-        Self { values, dim }
-    }
-
     /// Checks one query.
     pub(crate) fn check_query(query: &'a [f32], dim: usize, metric: Metric) -> Result<()> {
         if query.len() != dim {

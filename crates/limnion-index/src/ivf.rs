@@ -7,7 +7,7 @@ use limnion_types::{Job, Metric, Result};
 use crate::codes::{COARSER, Codes, Feed, Span};
 use crate::flat::{quantizer, sample};
 use crate::input::{Rows, inverse_lengths};
-use crate::kmeans::{Centres, Points, cluster};
+use crate::kmeans::{Points, cluster};
 use crate::lists::Lists;
 use crate::originals::Originals;
 use crate::params::{Params, Precision, invalid};
@@ -92,6 +92,8 @@ pub struct IvfIndex {
     pub(crate) lists: Lists,
     pub(crate) directory: Directory,
     pub(crate) tuning: Tuning,
+    /// Rows that came or changed since the tuning was found.
+    pub(crate) fresh_rows: usize,
 }
 
 /// Where the centres of the lists are.
@@ -141,7 +143,7 @@ impl IvfIndex {
             table.append(piece, ids, inverse.as_deref().and_then(|all| all.get(start..start + piece.len())));
         }
         index.table = table;
-        index.tuning = Tuning::find(&index, points, job)?;
+        index.tuning = Tuning::find(&index, &|row| Some(points.row(row)), job)?;
         Ok(index)
     }
 
@@ -149,7 +151,15 @@ impl IvfIndex {
         let directory = Directory::new(&quantizer, shape);
         let codes = Codes::new(quantizer, shape, 0);
         let lists = Lists::of(&[], 0);
-        Self { params: params.clone(), table, codes, lists, directory, tuning: Tuning::default() }
+        Self {
+            params: params.clone(),
+            table,
+            codes,
+            lists,
+            directory,
+            tuning: Tuning::default(),
+            fresh_rows: 0,
+        }
     }
 
     /// Clusters all rows, and encodes them.
@@ -160,7 +170,7 @@ impl IvfIndex {
         self.lists = Lists::of(&clusters.nearest, clusters.centres.len());
         let quantizer = self.codes.quantizer().clone();
         self.directory = Directory::new(&quantizer, *self.codes.shape());
-        self.directory.extend(&clusters.centres, job)?;
+        clusters.centres.iter().for_each(|centre| self.directory.add(centre));
         self.codes = Codes::with_blocks(quantizer, *self.codes.shape(), self.lists.block_count());
         self.match_scales();
         let rows = self.lists.rows().clone();
@@ -168,11 +178,11 @@ impl IvfIndex {
     }
 
     /// Encodes the points that `rows` names for the places, and takes note of them in the lists.
-    fn write(&mut self, points: Points<'_>, rows: &[u32], job: &Job) -> Result<()> {
+    pub(crate) fn write(&mut self, points: Points<'_>, rows: &[u32], job: &Job) -> Result<()> {
         loop {
             let Self { codes, lists, directory, .. } = self;
             let spans = codes.write(0, &Placed { points, rows, lists, directory }, job)?;
-            if spans.iter().all(|span| span.fits) {
+            if codes.is_coarsest() || spans.iter().all(|span| span.fits) {
                 let mut of_lists = vec![Span::EMPTY; lists.len()];
                 for (block, span) in spans.into_iter().enumerate() {
                     if let Some(total) = lists.owner(block).and_then(|list| of_lists.get_mut(list)) {
@@ -302,21 +312,23 @@ impl Directory {
         Self { centres: Storage::new(Vec::new()), codes, shifts: Vec::new(), scale: quantizer.scale() }
     }
 
-    /// Adds centres, which are given as rows are.
-    pub(crate) fn extend(&mut self, centres: &Centres, job: &Job) -> Result<()> {
-        for centre in centres.iter() {
-            self.push(centre, job)?;
-        }
-        Ok(())
+    /// As a file has it. Lengths have been checked.
+    pub(crate) fn from_parts(centres: Storage<f32>, codes: Codes) -> Self {
+        let scale = codes.quantizer().scale();
+        let mut directory = Self { centres, codes, shifts: Vec::new(), scale };
+        let dim = directory.codes.shape().dim();
+        directory.shifts = directory.centres.chunks_exact(dim).map(|c| directory.shift_of(c)).collect();
+        directory
     }
 
-    pub(crate) fn push(&mut self, centre: &[f32], job: &Job) -> Result<()> {
-        let rows = Rows::trusted(centre, centre.len());
+    /// Adds a centre, which is given as rows are.
+    pub(crate) fn add(&mut self, centre: &[f32]) {
         let rotated = self.rotated(centre);
-        self.codes.append(rows, None, job)?;
-        self.centres.to_mut().extend_from_slice(&rotated);
         self.shifts.push(self.shift_of(&rotated));
-        Ok(())
+        self.centres.to_mut().extend_from_slice(&rotated);
+        let (list, mut work) = (self.codes.len(), self.codes.quantizer().workspace());
+        self.codes.grow(list + 1);
+        self.codes.set(list as u32, centre, 1.0, &mut work);
     }
 
     fn shift_of(&self, rotated: &[f32]) -> f32 {

@@ -23,6 +23,7 @@
 compile_error!("limnion's files and code blocks are little-endian: big-endian machines are not supported");
 
 mod builder;
+mod changes;
 mod codes;
 mod exact;
 mod file;
@@ -30,6 +31,7 @@ mod flat;
 mod ids;
 mod input;
 mod ivf;
+mod ivf_file;
 mod kmeans;
 mod lists;
 mod originals;

@@ -92,24 +92,16 @@ impl Lists {
         Self { lists, rows: Storage::new(rows), owners, free: Vec::new(), places: OnceLock::new() }
     }
 
-    /// Lists as a file has them; `None` where a block or row is named twice, or lies beyond the last.
-    pub(crate) fn from_parts(lists: Vec<List>, rows: Storage<u32>, count: usize) -> Option<Self> {
-        let block_count = rows.len() / ROWS;
-        let mut owners = vec![NO_ROW; block_count];
-        for (number, list) in (0..).zip(&lists) {
-            if list.blocks.len() != (list.len as usize).div_ceil(ROWS) {
-                return None;
-            }
-            for &block in &list.blocks {
-                let owner = owners.get_mut(block as usize).filter(|owner| **owner == NO_ROW)?;
-                *owner = number;
-            }
-        }
-        let free = (0..block_count as u32).rev().filter(|&block| owners.get(block as usize) == Some(&NO_ROW));
-        let free = free.collect();
-        let lists = Self { lists, rows, owners, free, places: OnceLock::new() };
-        let total: usize = lists.lists.iter().map(|list| list.len as usize).sum();
-        (total == count).then_some(lists)
+    /// Lists as a file has them: their blocks follow each other.
+    pub(crate) fn from_parts(lists: Vec<List>, rows: Storage<u32>) -> Self {
+        let owners = (0..).zip(&lists).flat_map(|(number, list)| list.blocks.iter().map(move |_| number));
+        Self { owners: owners.collect(), lists, rows, free: Vec::new(), places: OnceLock::new() }
+    }
+
+    /// Whether the blocks of each list lie together, in the order of the lists, and none is free.
+    pub(crate) fn is_compact(&self) -> bool {
+        let blocks = self.lists.iter().flat_map(|list| &list.blocks);
+        self.free.is_empty() && blocks.zip(0..).all(|(&block, next)| block == next)
     }
 
     /// Whether every row has exactly one place, and no place that should be empty has a row.

@@ -87,7 +87,7 @@ pub(crate) enum Aim {
 pub(crate) struct Candidate {
     pub(crate) score: f32,
     pub(crate) number: u32,
-    standing: Standing,
+    pub(crate) standing: Standing,
 }
 
 impl IvfIndex {
@@ -346,18 +346,27 @@ impl<'a> Scores<'a> {
         scan(level, *codes.shape(), codes.block_bytes(), 0, 0..codes.block_count(), &mut [probe]);
         let length = standing.length();
         let may_be_off = SURE_OF_LISTS * length;
-        let left = survivors.as_slice().iter().zip(&index.lists.lists).enumerate();
-        let left = left.filter(|(number, (_, list))| match allowed {
-            Some(allowed) => allowed.get(*number).is_some_and(|&rows| rows > 0),
-            None => list.len > 0,
-        });
         let mut scores = Self { index, level, left: Vec::new(), length };
-        scores.left = left
-            .map(|(number, (survivor, list))| {
-                (survivor.estimate + scores.width(list), survivor.error * may_be_off, number as u32)
+        let lists = &index.lists.lists;
+        scores.left = survivors
+            .as_slice()
+            .iter()
+            .filter_map(|survivor| {
+                let (number, list) = (survivor.row, lists.get(survivor.row as usize)?);
+                let rows = match allowed {
+                    Some(allowed) => allowed.get(number as usize).copied().unwrap_or(0),
+                    None => list.len,
+                };
+                let estimate = survivor.estimate + scores.width(list);
+                (rows > 0).then_some((estimate, survivor.error * may_be_off, number))
             })
             .collect();
         scores
+    }
+
+    /// [`Scores::estimate`] of all lists, those without rows too.
+    pub(crate) fn of_all(index: &'a IvfIndex, query: &Query) -> Self {
+        Self::estimate(index, query, Some(&vec![1; index.lists.len()]))
     }
 
     fn is_empty(&self) -> bool {

@@ -9,7 +9,6 @@ use limnion_types::{Job, Result};
 use rayon::prelude::*;
 
 use crate::ivf::IvfIndex;
-use crate::kmeans::Points;
 use crate::params::Plan;
 use crate::probe::{Scores, mean_score};
 
@@ -45,12 +44,13 @@ impl Margin {
 }
 
 impl Tuning {
-    /// Finds out on `points`, the rows of the index.
-    pub(crate) fn find(index: &IvfIndex, points: Points<'_>, job: &Job) -> Result<Self> {
-        let mut random = SplitMix64::new(index.params.seed);
-        let rows: Vec<u32> = (0..QUERIES.min(points.len()))
-            .map(|_| (random.next_u64() % points.len() as u64) as u32)
-            .collect();
+    /// Finds out on rows of the index, whose vectors and factors `point` knows.
+    pub(crate) fn find<'a>(
+        index: &IvfIndex,
+        point: &(impl Fn(u32) -> Option<(&'a [f32], f32)> + Sync),
+        job: &Job,
+    ) -> Result<Self> {
+        let rows = index.sample_rows();
         let sureness = limnion_rabitq::sureness(0.999);
         let refines = index.params.flat().refines();
         let plan = if refines { Plan::Bounded(sureness) } else { Plan::Estimate };
@@ -58,7 +58,7 @@ impl Tuning {
             .par_iter()
             .map(|&row| {
                 job.check()?;
-                Ok(index.see(points, row, plan))
+                Ok(point(row).map(|point| index.see(point, row, plan)).unwrap_or_default())
             })
             .collect::<Result<_>>()?;
         let mut margins = Vec::with_capacity(MARGINS);
@@ -120,14 +120,20 @@ fn quantiles(mut values: Vec<f32>) -> [f32; RECALLS.len()] {
 }
 
 /// By how much the lists of a row's neighbours, nearest first, exceed the base, and those of the first ones the limit.
+#[derive(Default)]
 struct Seen {
     of_base: Vec<f32>,
     of_limit: Vec<f32>,
 }
 
 impl IvfIndex {
-    fn see(&self, points: Points<'_>, row: u32, plan: Plan) -> Seen {
-        let (vector, factor) = points.row(row);
+    /// The rows that serve as queries.
+    pub(crate) fn sample_rows(&self) -> Vec<u32> {
+        let mut random = SplitMix64::new(self.params.seed);
+        (0..QUERIES.min(self.len())).map(|_| (random.next_u64() % self.len() as u64) as u32).collect()
+    }
+
+    fn see(&self, (vector, factor): (&[f32], f32), row: u32, plan: Plan) -> Seen {
         let depth = DEPTHS[DEPTHS.len() - 1].min(self.len() / 20).max(DEPTHS[0]);
         let mut others = self.find_all(vector, depth + 1, plan);
         others.retain(|(other, _)| *other != row);

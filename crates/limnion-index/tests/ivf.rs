@@ -1,7 +1,9 @@
 //! What an index of lists finds, against naive oracles.
 #![expect(clippy::expect_used, reason = "a test may stop at what it did not expect")]
 
-use limnion_index::{IvfIndex, IvfOptions, IvfParams, Precision};
+use std::sync::Arc;
+
+use limnion_index::{FlatIndex, IvfIndex, IvfOptions, IvfParams, Params, Precision, Source, Verify};
 use limnion_testkit::{Random, nearest, recall};
 use limnion_types::{ErrorKind, Hit, Job, Metric};
 
@@ -195,5 +197,368 @@ fn what_cannot_be_is_refused_by_name() {
         let error = result.expect_err("a refusal");
         assert_eq!(error.kind(), kind, "{error}");
         assert!(error.to_string().contains(word), "{error}");
+    }
+}
+
+#[test]
+fn a_selection_is_kept_exactly_and_its_recall_does_not_fall_as_it_narrows() {
+    let (dim, rows) = (64, 12_000);
+    let (vectors, queries) = rows_and_queries(6, rows, 20, dim);
+    let mut random = Random::new(7);
+    for (bits, originals) in KINDS {
+        let index = build(&vectors, dim, &params(Metric::L2, bits, originals));
+        // At random, and those of one half of space, where queries may be far from all.
+        let masks = [0.5, 0.3, 0.2, 0.05, 0.01, 0.001, 0.0]
+            .map(|share| (0..rows).map(|_| random.uniform() < share).collect::<Vec<bool>>())
+            .into_iter()
+            .chain([vectors.chunks_exact(dim).map(|row| row[0] > 1.2).collect()]);
+        for mask in masks {
+            let allowed: Vec<u64> =
+                (0..).zip(&mask).filter(|(_, allowed)| **allowed).map(|(id, _)| id).collect();
+            let by_mask = index.select_mask(&mask).expect("a mask of the right length");
+            assert_eq!(by_mask, index.select_ids(&allowed));
+            let kept: Vec<f32> = allowed
+                .iter()
+                .flat_map(|&id| &vectors[id as usize * dim..(id as usize + 1) * dim])
+                .copied()
+                .collect();
+            let mut found = 0.0;
+            for query in queries.chunks_exact(dim) {
+                let options = IvfOptions { selection: Some(&by_mask), ..IvfOptions::new(10) };
+                let hits = index.search(query, &options).expect("a good query");
+                assert_eq!(hits.len(), allowed.len().min(10), "{bits} bits, {} allowed", allowed.len());
+                assert!(hits.iter().all(|hit| allowed.binary_search(&hit.id).is_ok()));
+                let truth: Vec<(u64, f64)> = nearest(Metric::L2, &kept, dim, query, 10)
+                    .into_iter()
+                    .map(|(row, distance)| (allowed[row as usize], distance))
+                    .collect();
+                found += if truth.is_empty() { 1.0 } else { recall(&ids(&hits), &truth) };
+            }
+            if originals == Some(Precision::F32) {
+                assert!(found / 20.0 > 0.93, "{bits} bits, {} allowed: {}", allowed.len(), found / 20.0);
+            }
+        }
+        assert!(index.select_mask(&[true]).is_err());
+    }
+}
+
+#[test]
+fn a_radius_keeps_what_is_beyond_it_out_and_finds_what_is_within() {
+    let (dim, rows) = (64, 8000);
+    let (vectors, queries) = rows_and_queries(16, rows, 20, dim);
+    for metric in Metric::ALL {
+        let index = build(&vectors, dim, &params(metric, 1, Some(Precision::F32)));
+        let (mut found, mut all) = (0, 0);
+        for query in queries.chunks_exact(dim) {
+            let truth = nearest(metric, &vectors, dim, query, 60);
+            let radius = truth[40].1 as f32;
+            let options = IvfOptions { radius: Some(radius), ..IvfOptions::new(1000) };
+            let hits = index.search(query, &options).expect("a query");
+            assert!(hits.iter().all(|hit| hit.distance <= radius), "{metric}");
+            found += hits.len();
+            all += 41;
+            let nothing = IvfOptions { radius: Some(-1e9), ..IvfOptions::new(3) };
+            assert_eq!(index.search(query, &nothing).expect("a query"), []);
+        }
+        assert!(found * 100 > all * 93, "{metric}: {found} of {all}");
+    }
+}
+
+/// Does the same with an index of lists and with a plain list of rows.
+struct Both {
+    index: IvfIndex,
+    rows: Vec<(u64, Vec<f32>)>,
+    dim: usize,
+}
+
+impl Both {
+    fn check(&self, step: &str) {
+        assert_eq!(self.index.ids(), self.rows.iter().map(|(id, _)| *id).collect::<Vec<_>>(), "{step}");
+        assert_eq!(self.index.list_sizes().iter().sum::<usize>(), self.rows.len(), "{step}");
+        let Some((_, query)) = self.rows.first() else { return };
+        let all = IvfOptions { nprobe: Some(u32::MAX), ..IvfOptions::new(self.rows.len()) };
+        let mut hits = ids(&self.index.search(query, &all).expect("a query"));
+        hits.sort_unstable();
+        let mut expected = self.index.ids();
+        expected.sort_unstable();
+        assert_eq!(hits, expected, "{step}: every row once");
+        let (kept, flat): (Vec<u64>, Vec<f32>) = {
+            let flat = self.rows.iter().flat_map(|(_, vector)| vector).copied().collect();
+            (self.rows.iter().map(|(id, _)| *id).collect(), flat)
+        };
+        let truth: Vec<(u64, f64)> = nearest(self.index.metric(), &flat, self.dim, query, 10)
+            .into_iter()
+            .map(|(row, distance)| (kept[row as usize], distance))
+            .collect();
+        let options = IvfOptions { nprobe: Some(u32::MAX), ..IvfOptions::new(10) };
+        let found = recall(&ids(&self.index.search(query, &options).expect("a query")), &truth);
+        assert!(found >= 0.9, "{step}: {found}");
+    }
+}
+
+#[test]
+fn any_run_of_changes_agrees_with_a_plain_list_of_rows() {
+    let dim = 24;
+    for (seed, metric) in (50..).zip(Metric::ALL) {
+        for (bits, originals) in [(1, Some(Precision::F32)), (4, Some(Precision::F16))] {
+            let mut random = Random::new(seed);
+            let vectors = random.clustered(900, dim, 12);
+            let index = build(&vectors, dim, &params(metric, bits, originals));
+            let rows = (0..).zip(vectors.chunks_exact(dim).map(<[f32]>::to_vec)).collect();
+            let mut both = Both { index, rows, dim };
+            both.check("built");
+            for step in 0..30 {
+                match random.below(3) {
+                    0 => {
+                        let count = 1 + random.below(if step % 5 == 0 { 700 } else { 40 });
+                        // Some come far from all, and much longer.
+                        let longer = if step == 17 { 100.0 } else { 1.0 };
+                        let new: Vec<f32> =
+                            random.clustered(count, dim, 3).iter().map(|x| longer * x).collect();
+                        both.index.add(None, &new, &Job::new()).expect("good vectors");
+                        let first = both.rows.iter().map(|(id, _)| id + 1).max().unwrap_or(0);
+                        both.rows.extend((first..).zip(new.chunks_exact(dim).map(<[f32]>::to_vec)));
+                    }
+                    1 => {
+                        let count = random.below(both.rows.len().min(400));
+                        let mut gone: Vec<u64> = both.index.ids();
+                        while gone.len() > count {
+                            gone.swap_remove(random.below(gone.len()));
+                        }
+                        both.index.remove(&gone).expect("ids that are there");
+                        for id in gone {
+                            let at = both.rows.iter().position(|(other, _)| *other == id).expect("a row");
+                            both.rows.swap_remove(at);
+                        }
+                    }
+                    _ => {
+                        let at = random.below(both.rows.len());
+                        let new = random.clustered(1, dim, 1);
+                        both.index.update(&[both.rows[at].0], &new).expect("a good vector");
+                        both.rows[at].1 = new;
+                    }
+                }
+                both.check(&format!("{metric}, {bits} bits, step {step}"));
+            }
+            let bytes = both.index.to_bytes().expect("bytes");
+            let opened =
+                IvfIndex::from_bytes(&(Arc::new(bytes) as Source), Verify::Now).expect("a whole file");
+            assert!(opened == both.index);
+            both.index.remove(&both.index.ids()).expect("all ids");
+            assert!(both.index.is_empty());
+            both.index.add(None, &vectors, &Job::new()).expect("good vectors");
+            assert_eq!(both.index.len(), 900);
+        }
+    }
+}
+
+#[test]
+fn recall_holds_while_a_fifth_of_the_rows_is_replaced_ten_times() {
+    let (dim, rows) = (64, 8000);
+    let mut random = Random::new(60);
+    // What is new comes from elsewhere: clusters that were not there when the lists were made.
+    let laws: Vec<Vec<f32>> = (0..11).map(|_| random.clustered(rows, dim, 40)).collect();
+    let mut index = build(&laws[0], dim, &params(Metric::L2, 1, Some(Precision::F32)));
+    let mut now: Vec<(u64, Vec<f32>)> = (0..).zip(laws[0].chunks_exact(dim).map(<[f32]>::to_vec)).collect();
+    for (round, law) in laws[1..].iter().enumerate() {
+        let new = &law[..rows / 5 * dim];
+        let gone: Vec<u64> = now.drain(..rows / 5).map(|(id, _)| id).collect();
+        index.remove(&gone).expect("ids that are there");
+        let first = (rows + round * rows / 5) as u64;
+        let ids: Vec<u64> = (first..first + (rows / 5) as u64).collect();
+        index.add(Some(&ids), new, &Job::new()).expect("good vectors");
+        now.extend(ids.into_iter().zip(new.chunks_exact(dim).map(<[f32]>::to_vec)));
+    }
+    let vectors: Vec<f32> = now.iter().flat_map(|(_, vector)| vector).copied().collect();
+    let numbers: Vec<u64> = now.iter().map(|(id, _)| *id).collect();
+    let params = params(Metric::L2, 1, Some(Precision::F32));
+    let fresh = IvfIndex::build(&vectors, dim, Some(&numbers), &params, &Job::new()).expect("good vectors");
+    let found = |index: &IvfIndex| -> f64 {
+        let queries = (0..200).map(|i| &laws[1 + i % 10][(rows / 5 + i) * dim..(rows / 5 + i + 1) * dim]);
+        let each = queries.map(|query| {
+            let truth: Vec<(u64, f64)> = nearest(Metric::L2, &vectors, dim, query, 10)
+                .into_iter()
+                .map(|(row, distance)| (numbers[row as usize], distance))
+                .collect();
+            recall(&ids(&index.search(query, &IvfOptions::new(10)).expect("a query")), &truth)
+        });
+        each.sum::<f64>() / 200.0
+    };
+    let (old, new) = (found(&index), found(&fresh));
+    assert!(old > new - 0.01, "{old} after changes, {new} built anew");
+}
+
+#[test]
+fn a_change_that_fails_changes_nothing() {
+    let dim = 16;
+    let vectors = Random::new(22).gaussians(3000, dim);
+    let mut index = build(&vectors, dim, &params(Metric::Cosine, 4, Some(Precision::F32)));
+    let before = index.clone();
+    let mut bad = vectors[..3 * dim].to_vec();
+    bad[2 * dim + 5] = f32::NAN;
+    let zero = vec![0.0; dim];
+    let (stopped, job) = (Job::new(), Job::new());
+    stopped.cancel();
+    for (kind, word, result) in [
+        (ErrorKind::InvalidArgument, "row 2", index.add(None, &bad, &job)),
+        (ErrorKind::InvalidArgument, "zero", index.update(&[1], &zero)),
+        (ErrorKind::DimensionMismatch, "16", index.add(None, &vectors[..17], &job)),
+        (ErrorKind::DuplicateId, "id 3 ", index.add(Some(&[8000, 3]), &vectors[..2 * dim], &job)),
+        (ErrorKind::InvalidArgument, "as many", index.add(Some(&[80]), &vectors[..2 * dim], &job)),
+        (ErrorKind::IdNotFound, "id 9999", index.remove(&[1, 9999])),
+        (ErrorKind::DuplicateId, "1 twice", index.update(&[1, 1], &vectors[..2 * dim])),
+        (ErrorKind::Cancelled, "cancelled", index.add(None, &vectors, &stopped)),
+    ] {
+        let error = result.expect_err("a refusal");
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(error.to_string().contains(word), "{error}");
+    }
+    assert!(index == before);
+    let long = Random::new(23).gaussians(60_000, dim);
+    let job = Arc::new(Job::new());
+    let stopper = std::thread::spawn({
+        let job = job.clone();
+        move || {
+            while job.done() == 0 {
+                std::thread::yield_now();
+            }
+            job.cancel();
+        }
+    });
+    let error = index.add(None, &long, &job).expect_err("it was stopped");
+    stopper.join().expect("a thread");
+    assert_eq!(error.kind(), ErrorKind::Cancelled);
+    assert!(index == before);
+}
+
+#[test]
+fn memory_is_given_back() {
+    let (dim, rows) = (64, 20_000);
+    let vectors = Random::new(23).clustered(rows, dim, 100);
+    let mut index = build(&vectors, dim, &params(Metric::L2, 4, Some(Precision::F32)));
+    let full = index.memory_bytes();
+    index.remove(&(0..15_000).collect::<Vec<_>>()).expect("ids that are there");
+    assert!(index.memory_bytes() < full / 2 + 5000 * 32, "{} of {full}", index.memory_bytes());
+}
+
+fn small(bits: u8, originals: Option<Precision>, metric: Metric) -> IvfIndex {
+    let vectors = Random::new(30).clustered(500, 40, 5);
+    let ids: Vec<u64> = (0..500).map(|i| i * 3 + (1 << 40)).collect();
+    let params = IvfParams { lists: Some(9), seed: 7, ..params(metric, bits, originals) };
+    IvfIndex::build(&vectors, 40, Some(&ids), &params, &Job::new()).expect("good vectors")
+}
+
+/// Bytes at an address that is a multiple of 64, as those of a mapped file are.
+struct Aligned(Vec<limnion_simd::Line>, usize);
+
+impl AsRef<[u8]> for Aligned {
+    fn as_ref(&self) -> &[u8] {
+        &limnion_simd::bytes(&self.0)[..self.1]
+    }
+}
+
+fn aligned(bytes: &[u8]) -> Source {
+    let mut lines = vec![limnion_simd::Line::default(); bytes.len().div_ceil(64)];
+    limnion_simd::bytes_mut(&mut lines)[..bytes.len()].copy_from_slice(bytes);
+    Arc::new(Aligned(lines, bytes.len()))
+}
+
+#[test]
+fn a_saved_index_comes_back_equal_mapped_or_read() {
+    let path = std::env::temp_dir().join(format!("limnion-ivf-{}.limn", std::process::id()));
+    let query = Random::new(31).clustered(1, 40, 5);
+    for metric in Metric::ALL {
+        for (bits, originals) in KINDS {
+            let index = small(bits, originals, metric);
+            index.save(&path).expect("a writable folder");
+            let bytes = std::fs::read(&path).expect("a file");
+            assert!(IvfIndex::is_file(&bytes));
+            let loaded = IvfIndex::load(&path).expect("what was saved");
+            let mut mapped =
+                IvfIndex::from_bytes(&aligned(&bytes), Verify::OnFirstUse).expect("what was saved");
+            assert!(loaded == index && mapped == index);
+            let options = IvfOptions::new(8);
+            let hits = index.search(&query, &options).expect("a query");
+            assert_eq!(loaded.search(&query, &options).expect("a query"), hits);
+            assert_eq!(mapped.search(&query, &options).expect("a query"), hits);
+            mapped.remove(&[1 << 40]).expect("an id that is there");
+            mapped.add(None, &[0.5; 40], &Job::new()).expect("a good vector");
+            assert_eq!(mapped.len(), 500);
+            let error = FlatIndex::load(&path, &Job::new()).expect_err("another kind");
+            assert!(error.to_string().contains("IvfIndex"), "{error}");
+        }
+    }
+    let flat = FlatIndex::build(&query, 40, None, &Params::new(Metric::L2), &Job::new()).expect("a vector");
+    flat.save(&path).expect("a writable folder");
+    let error = IvfIndex::load(&path).expect_err("another kind");
+    assert!(error.to_string().contains("FlatIndex"), "{error}");
+    std::fs::remove_file(&path).expect("a file");
+    assert_eq!(IvfIndex::load(&path).expect_err("no file").kind(), ErrorKind::FileNotFound);
+}
+
+#[test]
+fn every_flipped_bit_and_every_cut_is_noticed() {
+    let query = Random::new(33).clustered(1, 40, 5);
+    for (bits, originals) in KINDS {
+        let index = small(bits, originals, Metric::Cosine);
+        let bytes = index.to_bytes().expect("bytes");
+        let hits = index.search(&query, &IvfOptions::new(5)).expect("a query");
+        let mut random = Random::new(32);
+        for _ in 0..300 {
+            let mut damaged = bytes.clone();
+            let at = random.below(bytes.len());
+            damaged[at] ^= 1 << random.below(8);
+            match IvfIndex::from_bytes(&aligned(&damaged), Verify::Now) {
+                // Zeros between sections carry nothing.
+                Ok(opened) => assert!(opened == index, "byte {at}"),
+                Err(error) => assert!(
+                    matches!(error.kind(), ErrorKind::CorruptFile | ErrorKind::NewerFile),
+                    "byte {at}: {error}"
+                ),
+            }
+            if let Ok(opened) = IvfIndex::from_bytes(&aligned(&damaged), Verify::OnFirstUse) {
+                match opened.search(&query, &IvfOptions::new(5)) {
+                    Ok(found) => assert_eq!(found, hits, "byte {at}"),
+                    Err(error) => assert_eq!(error.kind(), ErrorKind::CorruptFile, "byte {at}"),
+                }
+            }
+            let cut = aligned(&bytes[..random.below(bytes.len())]);
+            let error = IvfIndex::from_bytes(&cut, Verify::Now).expect_err("a cut file");
+            assert_eq!(error.kind(), ErrorKind::CorruptFile);
+        }
+    }
+}
+
+#[test]
+fn a_file_whose_checksums_were_made_to_fit_its_damage_never_breaks_anything() {
+    let query = Random::new(33).clustered(1, 40, 5);
+    let bytes = small(4, Some(Precision::F32), Metric::L2).to_bytes().expect("bytes");
+    let count = u32::from_le_bytes([bytes[12], bytes[13], bytes[14], bytes[15]]) as usize;
+    let number =
+        |bytes: &[u8], at: usize| u64::from_le_bytes(std::array::from_fn(|i| bytes[at + i])) as usize;
+    let mut random = Random::new(34);
+    for _ in 0..2000 {
+        let mut damaged = bytes.clone();
+        let entry = 32 + 24 * random.below(count);
+        let (start, length) = (number(&damaged, entry + 8), number(&damaged, entry + 16));
+        for _ in 0..1 + random.below(3) {
+            let at = start + random.below(length);
+            damaged[at] = [0, 1, 0x7F, 0xFF, random.bits() as u8][random.below(5)];
+        }
+        let crc = crc32fast::hash(&damaged[start..start + length]);
+        damaged[entry + 4..entry + 8].copy_from_slice(&crc.to_le_bytes());
+        let table = crc32fast::hash(&damaged[32..32 + 24 * count]);
+        damaged[24..28].copy_from_slice(&table.to_le_bytes());
+        let header = crc32fast::hash(&damaged[..28]);
+        damaged[28..32].copy_from_slice(&header.to_le_bytes());
+        for verify in [Verify::Now, Verify::OnFirstUse] {
+            let Ok(mut opened) = IvfIndex::from_bytes(&aligned(&damaged), verify) else { continue };
+            // Nonsense may be found, and refused; it may not break.
+            for options in [IvfOptions::new(5), IvfOptions { nprobe: Some(3), ..IvfOptions::new(700) }] {
+                let _ = opened.search(&query, &options);
+            }
+            let _ = opened.add(None, &query, &Job::new());
+            let _ = opened.remove(&[1 << 40, (1 << 40) + 3]);
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! An awaitable over work on the pool: for asyncio, and whatever loop has its interface (uvloop).
 //!
 //! There is no runtime below: nothing here waits for anything but arithmetic. The coroutine asks the running loop for a
-//! future when it is first awaited; a thread of the pool settles it through `call_soon_threadsafe`. An answer that is at
-//! hand at once makes neither a future nor a turn of the loop.
+//! future when it is first awaited; a thread of the pool puts the answer into the loop's outbox. An answer that is at hand at
+//! once makes neither a future nor a turn of the loop.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyCFunction, PyDict, PyTuple};
 
 use crate::errors::{OrRaise, exception};
-use crate::pool;
+use crate::outbox::{self, Outbox, Wrap};
 
 /// What the first await finds.
 pub(crate) enum Step {
@@ -139,76 +139,28 @@ impl Coroutine {
 
 /// Where the answer of a pending await goes. Dropped unanswered, it answers that the work was lost.
 pub(crate) struct Delivery<R> {
-    to: Option<Address>,
+    to: Option<(Py<Outbox>, Py<PyAny>)>,
     wrap: fn(Python<'_>, R) -> PyResult<Py<PyAny>>,
 }
 
-struct Address {
-    event_loop: Py<PyAny>,
-    future: Py<PyAny>,
-}
-
-impl<R> Delivery<R> {
-    /// Settles the future from any thread. A future that was cancelled, or whose loop is closed, needs no answer.
+impl<R: Send + 'static> Delivery<R> {
+    /// Settles the future from any thread, without a wait. A future that was cancelled, or whose loop is closed, needs no
+    /// answer.
     pub(crate) fn answer(mut self, answer: Result<R>) {
-        if let Some(to) = self.to.take() {
+        if let Some((outbox, future)) = self.to.take() {
             let wrap = self.wrap;
-            pool::deliver(|py| {
-                to.settle(
-                    py,
-                    answer.map_err(|error| exception(py, &error)).and_then(|value| wrap(py, value)),
-                );
-            });
+            let answer = answer.map(|value| Box::new(move |py: Python<'_>| wrap(py, value)) as Wrap);
+            outbox::post(outbox, future, answer);
         }
     }
 }
 
 impl<R> Drop for Delivery<R> {
     fn drop(&mut self) {
-        if let Some(to) = self.to.take() {
-            pool::deliver(|py| {
-                to.settle(py, Err(exception(py, &Error::new(ErrorKind::Internal, "work was lost"))));
-            });
+        if let Some((outbox, future)) = self.to.take() {
+            outbox::post(outbox, future, Err(Error::new(ErrorKind::Internal, "work was lost")));
         }
     }
-}
-
-impl Address {
-    fn settle(self, py: Python<'_>, answer: PyResult<Py<PyAny>>) {
-        let (method, value) = match answer {
-            Ok(value) => ("set_result", value),
-            Err(error) => ("set_exception", error.into_value(py).into_any()),
-        };
-        let event_loop = self.event_loop.bind(py);
-        let sent = settle_function(py).and_then(|settle| {
-            event_loop.call_method1("call_soon_threadsafe", (settle, self.future, method, value))
-        });
-        if let Err(error) = sent {
-            let closed = event_loop.call_method0("is_closed").and_then(|closed| closed.is_truthy());
-            if !closed.unwrap_or(false) {
-                error.write_unraisable(py, Some(event_loop));
-            }
-        }
-    }
-}
-
-fn settle_function(py: Python<'_>) -> PyResult<&Bound<'_, PyCFunction>> {
-    static SETTLE: PyOnceLock<Py<PyCFunction>> = PyOnceLock::new();
-    let settle = SETTLE.get_or_try_init(py, || wrap_pyfunction!(settle, py).map(Bound::unbind))?;
-    Ok(settle.bind(py))
-}
-
-/// Runs in the loop's thread: the only place where it is known whether somebody still waits.
-#[pyfunction]
-fn settle(
-    future: &Bound<'_, PyAny>,
-    method: &Bound<'_, pyo3::types::PyString>,
-    value: Bound<'_, PyAny>,
-) -> PyResult<()> {
-    if !future.call_method0("done")?.is_truthy()? {
-        future.call_method1(method, (value,))?;
-    }
-    Ok(())
 }
 
 /// A pending step: `submit` hands the work on, with the address for its answer and a job that a cancelled await cancels.
@@ -233,7 +185,7 @@ pub(crate) fn begun<R: Send + 'static>(
     submit: impl FnOnce(Delivery<R>),
 ) -> PyResult<Step> {
     static RUNNING: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    pool::prepare().or_raise(py)?; // without it no answer could be delivered
+    outbox::prepare().or_raise(py)?; // without it no answer could be delivered
     let event_loop = RUNNING.import(py, "asyncio", "get_running_loop")?.call0()?;
     let future = event_loop.call_method0("create_future")?;
     let timer = limit.map(|limit| give_up(&event_loop, &future, job, limit)).transpose()?;
@@ -253,8 +205,8 @@ pub(crate) fn begun<R: Send + 'static>(
         },
     )?;
     future.call_method1("add_done_callback", (on_done,))?;
-    let to = Address { event_loop: event_loop.unbind(), future: future.clone().unbind() };
-    submit(Delivery { to: Some(to), wrap });
+    let outbox = outbox::of(&event_loop)?;
+    submit(Delivery { to: Some((outbox, future.clone().unbind())), wrap });
     Ok(Step::Pending(future.unbind()))
 }
 

@@ -1,7 +1,7 @@
 //! Answers on their way to an event loop, many at a time.
 //!
-//! The writer of a store acknowledges all writes of a sync at once. Were each of them to enter the interpreter and wake the
-//! loop by itself, that would cost more than the writes. So they go into the outbox of their loop; a thread of ours wakes
+//! The writer of a store acknowledges all writes of a sync at once, and the pool ends searches as quickly as it begins them. Were
+//! each of them to enter the interpreter and wake the loop by itself, that would cost more than the writes. So they go into the outbox of their loop; a thread of ours wakes
 //! the loop once, and the loop settles whatever has come by then. The writer itself never waits for the interpreter.
 
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
@@ -44,6 +44,20 @@ impl Outbox {
     fn letters(&self) -> MutexGuard<'_, Vec<Letter>> {
         self.letters.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The outbox of an event loop: the same one while no other loop asks.
+pub(crate) fn of(event_loop: &Bound<'_, PyAny>) -> PyResult<Py<Outbox>> {
+    static LAST: Mutex<Option<Py<Outbox>>> = Mutex::new(None);
+    let py = event_loop.py();
+    let last = || LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(outbox) = last().as_ref().filter(|outbox| outbox.get().is_for(event_loop)) {
+        return Ok(outbox.clone_ref(py));
+    }
+    let fresh = Py::new(py, Outbox::new(event_loop.clone().unbind()))?;
+    let before = last().replace(fresh.clone_ref(py));
+    drop(before); // outside of the lock: it may run Python
+    Ok(fresh)
 }
 
 /// Puts an answer into the outbox, from any thread; does not wait for the interpreter.
@@ -97,12 +111,13 @@ fn postman() -> Result<&'static Postman> {
             drop(unsafe { Box::from_raw(fresh) });
             continue;
         }
-        let work = move || {
+        let round = move || {
             while let Ok(first) = outboxes.recv() {
                 let all: Vec<_> = std::iter::once(first).chain(outboxes.try_iter()).collect();
                 pool::deliver(|py| all.into_iter().for_each(|outbox| wake(py, outbox)));
             }
         };
+        let work = || pool::stay(round);
         let begun = std::thread::Builder::new().name("limnion-post".to_owned()).spawn(work);
         if let Err(error) = begun {
             let message = format!("threads cannot be started: {error}");

@@ -128,6 +128,18 @@ pub(crate) fn deliver(f: impl FnOnce(Python<'_>)) {
     }
 }
 
+/// Runs `work`, which will often attach to the interpreter, with a state there that is made once for all.
+pub(crate) fn stay(work: impl FnOnce() + Send) {
+    let Some(pool) = made() else { return };
+    let open = pool.open.read().unwrap_or_else(PoisonError::into_inner);
+    if *open {
+        Python::attach(|py| {
+            drop(open);
+            py.outside(work);
+        });
+    }
+}
+
 /// Work that has been handed to the pool, and whose answer has not been asked for yet.
 pub(crate) struct Task<R>(Receiver<Result<R>>);
 

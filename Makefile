@@ -22,7 +22,7 @@ export PYO3_PYTHON := $(CURDIR)/$(PY)
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 unexport CONDA_PREFIX PYTHONHOME PYTHONPATH
 
-.PHONY: campaigns campaign-crash campaign-damage campaign-faults campaign-model help demo test test-rust test-python test-clouds check check-rust check-python types bench compare compare-store compare-lake wheel wheel-clouds sdist wheels format clean FORCE
+.PHONY: campaigns campaign-crash campaign-damage campaign-faults campaign-model help demo test test-rust test-python test-clouds check check-rust check-python types bench compare compare-store compare-lake compare-disk wheel wheel-clouds sdist wheels format clean FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -96,6 +96,9 @@ compare-store: $(DONE)/built ## measure the store beside sqlite3 and aiosqlite, 
 
 compare-lake: $(DONE)/built ## measure a lake beside its bare index, and write its table
 	$(PY) benches/compare/lake.py $(or $(ARGS),--into benches/RESULTS.md)
+
+compare-disk: $(DONE)/built ## measure a lake over Parquet beside LanceDB, and write its table
+	$(PY) benches/compare/disk.py $(or $(ARGS),--into benches/RESULTS.md)
 
 wheel-clouds: $(DONE)/build ## build the wheel of limnion-clouds into dist/
 	cd clouds && ../$(PY) -m maturin build --release --out ../dist $(LOCKED)

@@ -1,10 +1,12 @@
-//! Flat vector indexes: exact, or over RaBitQ codes with refinement by bound.
+//! Vector indexes, flat or in lists: exact, or over RaBitQ codes with refinement by bound.
 //!
 //! A [`FlatIndex`] keeps a code of 0 to 8 bits a dimension for each vector, the original vectors as f32 or f16, or
 //! both ([`Params`]). A search scans the sign bits of all rows, one block of 32 at a time; the bound on each estimate's
 //! error rules most rows out, the further bits rule out most of the rest, and the originals decide. It is arithmetic
 //! over slices: the index knows nothing of storage, of Python, or of time. Long work is parallel on the current rayon
 //! pool and stops when its [`Job`](limnion_types::Job) says so.
+//!
+//! An [`IvfIndex`] keeps the same in lists round centres, and looks only into those that may hold neighbours.
 //!
 //! ```
 //! use limnion_index::{FlatIndex, Params, Precision, SearchOptions};

@@ -12,6 +12,8 @@
 //! The rows lie in one list (a flat index) or in many, each around a centre of its own; a search enters the lists that it
 //! looks into one after the other. What one query finds does not depend on which others run beside it, nor on the CPU.
 
+use std::collections::VecDeque;
+
 use limnion_rabitq::{Query, Standing};
 use limnion_simd::{Bound, Level, Probe, Survivor, Survivors, prefetch, scan, scan_selected};
 use limnion_types::Hit;
@@ -199,6 +201,33 @@ impl<'a> Search<'a> {
         Some(Probe { lut: query.lut(), bound, survivors: &mut coded.survivors })
     }
 
+    /// Enters a list, and says what its rows have in place of the query's part of the bound.
+    pub(crate) fn enter_among(&mut self, standing: Standing, squares: (f32, f32)) -> (f32, f32) {
+        self.enter(standing, squares);
+        let sureness = if let Plan::Bounded(sureness) = self.plan { sureness } else { 0.0 };
+        let Some(coded) = &mut self.coded else { return (0.0, 0.0) };
+        let limit = coded.limit(&self.top);
+        let reach = coded.entered.last_mut().map_or(0.0, |list| list.reach(limit));
+        (standing.g_add(), sureness * reach)
+    }
+
+    /// How many lists were entered.
+    pub(crate) fn entered(&self) -> usize {
+        self.coded.as_ref().map_or(0, |coded| coded.entered.len())
+    }
+
+    /// [`Search::collect`] after a pass over blocks of several lists: `list_of` names the list of each survivor by the
+    /// order in which they were entered. It is asked for rising positions of the pass.
+    pub(crate) fn collect_from(&mut self, mut list_of: impl FnMut(u32) -> usize) -> usize {
+        let Some(coded) = &mut self.coded else { return 0 };
+        for &Survivor { row, estimate, error } in coded.survivors.as_slice() {
+            let list = list_of(row) as u32;
+            coded.pending.push(Candidate { place: row, estimate, error, list });
+        }
+        coded.survivors.clear();
+        coded.pending.len()
+    }
+
     /// Whether there is no room for further survivors.
     pub(crate) fn is_full(&self) -> bool {
         self.coded.as_ref().is_some_and(|coded| coded.survivors.is_full())
@@ -345,6 +374,8 @@ impl Refine<'_, '_> {
             Some(exact) if !several_bits => exact.prefetch(row_at(candidate.place)),
             _ => prefetch(codes.extra_row(candidate.place)),
         };
+        // Rows whose originals are on their way from memory.
+        let mut coming: VecDeque<Candidate> = VecDeque::new();
         candidates.iter().take(AHEAD).for_each(fetch);
         for (at, candidate) in candidates.iter().enumerate() {
             candidates.get(at + AHEAD).into_iter().for_each(fetch);
@@ -365,12 +396,31 @@ impl Refine<'_, '_> {
                     top.offer(estimate / coded.unit, id);
                 }
                 let closer = Candidate { estimate, error, ..*candidate };
-                if sureness.is_some_and(|sureness| !coded.admits(&closer, sureness, limit)) {
+                let Some(exact) = exact else { continue };
+                if sureness.is_none_or(|sureness| coded.admits(&closer, sureness, limit)) {
+                    exact.prefetch(row);
+                    coming.push_back(closer);
+                }
+                if coming.len() <= AHEAD {
                     continue;
                 }
-            }
-            if let Some(exact) = exact {
+                if let Some(next) = coming.pop_front() {
+                    let limit = coded.limit(top);
+                    if sureness.is_none_or(|sureness| coded.admits(&next, sureness, limit)) {
+                        let row = row_at(next.place);
+                        top.offer(exact.key(row), || table.ids.id(row));
+                    }
+                }
+            } else if let Some(exact) = exact {
                 top.offer(exact.key(row), id);
+            }
+        }
+        for last in coming {
+            let (row, limit) = (row_at(last.place), coded.limit(top));
+            if let Some(exact) = exact
+                && sureness.is_none_or(|sureness| coded.admits(&last, sureness, limit))
+            {
+                top.offer(exact.key(row), || table.ids.id(row));
             }
         }
     }

@@ -61,6 +61,6 @@ pub use lut::Lut;
 pub use memory::{huge_pages, prefetch};
 pub use popcount::{hamming, popcount};
 pub use rotation::{fht, flip_signs, kac_walk, scale};
-pub use scan::{Bound, Probe, scan, scan_selected};
+pub use scan::{Bound, ListBlock, Probe, scan, scan_lists, scan_selected};
 pub use signs::pack_signs;
 pub use survivors::{Survivor, Survivors};

@@ -11,6 +11,7 @@ from the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY); `examples-notes
 import argparse
 import contextlib
 import http.client
+import logging
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +45,7 @@ def server_of_our_own() -> Iterator[str]:
     """Start an S3-compatible server on this machine, and give its address."""
     from moto.server import ThreadedMotoServer  # noqa: PLC0415 - who has a server needs none
 
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     try:

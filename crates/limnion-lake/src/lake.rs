@@ -23,6 +23,9 @@ use crate::stats::{CollectionStats, Stats};
 
 /// How often a filter is evaluated anew because the rows have changed meanwhile.
 const ATTEMPTS: usize = 3;
+/// How long to wait before a source that changed while it was read is read again; then twice as long, and so on.
+const LEAST_PAUSE: Duration = Duration::from_millis(1);
+const MOST_PAUSE: Duration = Duration::from_millis(512);
 /// A collection that is served while it is looked at in the background is looked at after this part of its time.
 const AHEAD: u32 = 2;
 
@@ -730,7 +733,7 @@ impl Inner {
         let work = move || {
             let outcome = match inner.upgrade() {
                 Some(inner) => {
-                    let renewed = inner.renew(&pilot.slot, &*backend);
+                    let renewed = inner.renew_patiently(&pilot.slot, &*backend);
                     if renewed.as_ref().is_err_and(|error| error.kind() == ErrorKind::UnknownCollection) {
                         inner.forget(&pilot.slot);
                     }
@@ -770,6 +773,18 @@ impl Inner {
         slot.set_checked(as_of);
         let entry = slot.number().and_then(|number| self.cache.peek(number)).unwrap_or(entry);
         Ok(Some(Landed { entry, as_of }))
+    }
+
+    /// [`Inner::renew`], anew while the source changes under it.
+    fn renew_patiently(&self, slot: &Slot, backend: &dyn Backend) -> Result<Landed> {
+        let mut pause = LEAST_PAUSE;
+        loop {
+            match self.renew(slot, backend) {
+                Err(error) if error.passes() && pause <= MOST_PAUSE => std::thread::sleep(pause),
+                renewed => return renewed,
+            }
+            pause *= 2;
+        }
     }
 
     /// Makes the index of a collection current: by looking, by the changes since, or by pulling all of it.

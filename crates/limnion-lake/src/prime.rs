@@ -1,7 +1,5 @@
 //! From the rows of a backend to an index.
 
-use std::time::Duration;
-
 use limnion_index::{FlatIndex, Params};
 use limnion_types::{Error, ErrorKind, Job, Result};
 
@@ -11,10 +9,6 @@ use crate::executor::{self, Executor};
 use crate::labels::Labels;
 use crate::names;
 
-/// How often a source may change while it is read. Between two attempts is twice the time of that before.
-const ATTEMPTS: usize = 10;
-const PAUSE: Duration = Duration::from_millis(1);
-
 /// Pulls a collection and builds its index.
 pub(crate) fn prime(
     backend: &dyn Backend,
@@ -23,20 +17,9 @@ pub(crate) fn prime(
     executor: &dyn Executor,
     job: &Job,
 ) -> Result<Body> {
-    let mut attempt = 0;
-    let gathered = loop {
-        let mut gathering =
-            Gathering { params, place: format!("{}/{collection}", backend.name()), got: None };
-        match backend.pull(collection, &mut gathering, job) {
-            Ok(()) => break gathering,
-            Err(error) if attempt < ATTEMPTS && error.passes() => {
-                std::thread::sleep(PAUSE * (1 << attempt));
-                attempt += 1;
-            }
-            Err(error) => return Err(error),
-        }
-        job.check()?;
-    };
+    let place = format!("{}/{collection}", backend.name());
+    let mut gathered = Gathering { params, place, got: None };
+    backend.pull(collection, &mut gathered, job)?;
     let place = gathered.place;
     let Some(Gathered { description, ids, vectors }) = gathered.got else {
         return Err(names::failed(backend.name(), format!("told nothing of {collection:?}")));

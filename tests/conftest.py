@@ -35,7 +35,7 @@ def vectors() -> Vectors:
 
 @pytest.fixture(params=CLASSES, ids=lambda index_class: index_class.__name__)
 def index_class(request: pytest.FixtureRequest) -> IndexClass:
-    """Return each of the four classes in turn."""
+    """Return each class of index in turn."""
     chosen: IndexClass = request.param
     return chosen
 

@@ -1,4 +1,4 @@
-"""What many tests share: vectors and the four classes."""
+"""What many tests share: vectors and the classes of index."""
 
 import subprocess
 from collections.abc import Callable
@@ -12,9 +12,13 @@ import limnion
 
 Vectors = NDArray[np.float32]
 IndexClass = type[
-    limnion.FlatF32Index | limnion.RabitqIndex | limnion.RabitqAsymIndex | limnion.RabitqPlusIndex
+    limnion.FlatF32Index
+    | limnion.RabitqIndex
+    | limnion.RabitqAsymIndex
+    | limnion.RabitqPlusIndex
+    | limnion.IvfIndex
 ]
-KeepingClass = type[limnion.FlatF32Index | limnion.RabitqPlusIndex]
+KeepingClass = type[limnion.FlatF32Index | limnion.RabitqPlusIndex | limnion.IvfIndex]
 RunPython = Callable[..., subprocess.CompletedProcess[str]]
 
 CLASSES: list[IndexClass] = [
@@ -22,8 +26,9 @@ CLASSES: list[IndexClass] = [
     limnion.RabitqIndex,
     limnion.RabitqAsymIndex,
     limnion.RabitqPlusIndex,
+    limnion.IvfIndex,
 ]
-KEEPING: list[KeepingClass] = [limnion.FlatF32Index, limnion.RabitqPlusIndex]
+KEEPING: list[KeepingClass] = [limnion.FlatF32Index, limnion.RabitqPlusIndex, limnion.IvfIndex]
 
 
 def random_vectors(n: int, dim: int, seed: int = 0) -> Vectors:

@@ -1,4 +1,4 @@
-"""What the four indexes do, against numpy."""
+"""What the indexes do, against numpy."""
 
 import copy
 import itertools
@@ -153,6 +153,29 @@ def test_where_allows_nothing_but_what_it_names(vectors: Vectors, index_class: I
     )
     assert len(index.search(vectors[0], k=5, where=[])) == 0
     assert len(index.search(vectors[0], k=5, where=np.zeros(len(vectors), dtype=bool))) == 0
+
+
+def test_nothing_beyond_the_radius_is_found(vectors: Vectors, keeping_class: KeepingClass) -> None:
+    index = keeping_class.build(vectors)
+    query = random_vectors(1, vectors.shape[1], seed=6)[0]
+    everything = index.search(query, k=len(vectors), recall=1.0)
+    radius = float(everything.distances[19] + everything.distances[20]) / 2
+    near = everything[:20]
+    assert index.search(query, k=100, recall=1.0, radius=radius) == near
+    assert index.search(query, k=5, recall=1.0, radius=radius) == near[:5]
+    assert index.search_batch(query[None], k=100, recall=1.0, radius=radius)[0] == near
+    assert len(index.search(query, radius=float(near.distances[0]) / 2)) == 0
+    some = index.search_batch(np.stack([query, query + 100]), k=100, recall=1.0, radius=radius)
+    assert list(some) == [near, near[:0]]
+    assert pickle.loads(pickle.dumps(some)) == some != some[:1]
+    assert repr(some) == "HitsBatch(2 queries, 0 to 20 hits each)"
+    assert some[:1].ids.shape == (1, 20)
+    with pytest.raises(errors.InvalidArgumentError, match="these have 0 to 20"):
+        some.ids  # noqa: B018 - it raises
+    with pytest.raises(errors.InvalidArgumentError, match="radius must be a finite number"):
+        index.search(query, radius=float("nan"))
+    with pytest.raises(errors.InvalidTypeError, match="radius must be a number, got str"):
+        index.search(query, radius="1")  # type: ignore[arg-type]
 
 
 def test_any_byte_but_zero_is_true_in_a_mask(vectors: Vectors) -> None:
@@ -313,6 +336,7 @@ def test_properties_tell_what_an_index_is(vectors: Vectors, index_class: IndexCl
         limnion.RabitqIndex: (1, None, 128 / 8 + 6),
         limnion.RabitqAsymIndex: (4, None, 128 / 2 + 6),
         limnion.RabitqPlusIndex: (1, "f32", 4 * dim + 128 / 8 + 6),
+        limnion.IvfIndex: (1, "f32", 4 * dim + 128 / 8 + 6 + 4),
     }[index_class]
     assert (index.bits, index.originals) == expected[:2]
     assert expected[2] <= per_row <= 1.15 * expected[2] + 12
@@ -328,7 +352,7 @@ def test_a_repr_is_one_telling_line(vectors: Vectors) -> None:
     assert "bits" not in repr(limnion.FlatF32Index.build(vectors))
 
 
-def test_all_four_are_any_index(vectors: Vectors, index_class: IndexClass) -> None:
+def test_all_are_any_index(vectors: Vectors, index_class: IndexClass) -> None:
     index = index_class.build(vectors[:5])
     assert isinstance(index, limnion.AnyIndex)
     assert not isinstance(vectors, limnion.AnyIndex)

@@ -400,6 +400,13 @@ def test_metric_is_one_of_three(
         (limnion.RabitqPlusIndex, {"originals": "f64"}, "originals must be 'f32' or 'f16'"),
         (limnion.RabitqPlusIndex, {"originals": None}, "originals must be 'f32' or 'f16'"),
         (limnion.RabitqPlusIndex, {"seed": -1}, "seed must be from 0"),
+        (limnion.IvfIndex, {"bits": 0}, "bits must be 1 to 8"),
+        (limnion.IvfIndex, {"bits": 9}, "bits must be 1 to 8"),
+        (limnion.IvfIndex, {"originals": "f64"}, "originals must be 'f32' or 'f16'"),
+        (limnion.IvfIndex, {"lists": 0}, "lists must be at least 1, got 0"),
+        (limnion.IvfIndex, {"lists": -1}, "lists must be from 0"),
+        (limnion.IvfIndex, {"lists": 2**32}, r"lists must be below 2\*\*32"),
+        (limnion.IvfIndex, {"seed": -1}, "seed must be from 0"),
     ],
 )
 def test_settings_have_bounds(

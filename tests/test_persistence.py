@@ -27,6 +27,9 @@ BUILDS: list[tuple[IndexClass, dict[str, Any]]] = [
     (limnion.RabitqAsymIndex, {"bits": 5, "originals": "f16", "metric": "cosine"}),
     (limnion.RabitqPlusIndex, {"seed": 2**63 + 1, "rerank_factor": 7}),
     (limnion.RabitqPlusIndex, {"originals": "f16", "bits": 2}),
+    (limnion.IvfIndex, {}),
+    (limnion.IvfIndex, {"originals": "f16", "bits": 3, "metric": "cosine", "lists": 20}),
+    (limnion.IvfIndex, {"originals": None, "bits": 4, "metric": "ip"}),
 ]
 
 
@@ -234,8 +237,9 @@ def test_files_of_ruvector_are_read(vectors: Vectors, tmp_path: Path, mmap: bool
     index = limnion.RabitqPlusIndex.load(path, mmap=mmap)
     assert index == limnion.RabitqPlusIndex.build(vectors, ids=ids, rerank_factor=20, seed=42)
     assert index.search(vectors[3], k=1)[0].id == 1003
-    with pytest.raises(errors.PersistError, match="RabitqPlusIndex"):
-        limnion.FlatF32Index.load(path)
+    for other in (limnion.FlatF32Index, limnion.IvfIndex):
+        with pytest.raises(errors.PersistError, match=r"write RabitqPlusIndex\.load"):
+            other.load(path, mmap=mmap)
 
 
 SPOILT: dict[str, Callable[[bytes], bytes]] = {

@@ -3,7 +3,7 @@
 What there is so far:
 
 - indexes of vectors: `RabitqPlusIndex` for most uses, `RabitqAsymIndex`, `RabitqIndex`,
-  `FlatF32Index`; `recommend` chooses among them. All fit `AnyIndex`.
+  `FlatF32Index`, among which `recommend` chooses, and `IvfIndex` for many rows. All fit `AnyIndex`.
 - `Hits`, a sequence of `Hit(id, score, distance)`: what a search gives back; `HitsBatch` is a
   sequence of those.
 - `Database`, configured by `Config`: records with a whole history in one folder, from asyncio;
@@ -71,6 +71,7 @@ from limnion.errors import (
 from limnion.indexes import (
     FlatF32Index,
     Hit,
+    IvfIndex,
     RabitqAsymIndex,
     RabitqIndex,
     RabitqPlusIndex,
@@ -117,6 +118,7 @@ __all__ = [
     "Hit",
     "Hits",
     "HitsBatch",
+    "IvfIndex",
     "KeyNotFoundError",
     "Lake",
     "LakeBundle",

@@ -54,6 +54,7 @@ __all__ = [
     "PROFILE",
     "Coroutine",
     "Embedder",
+    "FlatIndex",
     "FsBackend",
     "Hits",
     "HitsBatch",
@@ -61,6 +62,7 @@ __all__ = [
     "Lake",
     "LakeHits",
     "LakeHitsBatch",
+    "ListIndex",
     "LocalBackend",
     "ObjectShelf",
     "ObjectStoreBackend",
@@ -218,7 +220,12 @@ class HitsBatch(Sequence[Hits]):
 
     @property
     def ids(self) -> NDArray[np.uint64]:
-        """The ids: a new array of shape (m, k), a row for each query, best first."""
+        """The ids: a new array of shape (m, k), a row for each query, best first.
+
+        Where the queries have different numbers of hits, which a `radius` or an `nprobe` may bring
+        about, there is no such array: this and the next two raise `InvalidArgumentError`. Each
+        query's own hits have arrays always.
+        """
 
     @property
     def scores(self) -> NDArray[np.float32]:
@@ -254,27 +261,13 @@ class HitsBatch(Sequence[Hits]):
 
 @disjoint_base
 class VectorIndex:
-    """What the four classes of index have in common; `limnion.indexes` has the classes to use.
+    """What all indexes have in common; `limnion.indexes` has the classes to use.
 
     An index may be used from several threads: searches run side by side, changes one at a time,
     first come first served. All work happens with the interpreter released; what takes longer can
     be ended by Ctrl-C.
     """
 
-    def __new__(cls, *made: Any, **_options: Any) -> Self: ...
-    @classmethod
-    def _build(
-        cls,
-        vectors: MatrixLike,
-        *,
-        bits: int,
-        originals: Originals | None,
-        ids: IdsLike | None,
-        metric: Metric,
-        seed: int,
-        rerank_factor: int | None,
-        progress: Progress,
-    ) -> Self: ...
     def add(self, id: int, vector: VectorLike) -> None:
         """Appends one vector under a new id. The vector is copied.
 
@@ -306,72 +299,6 @@ class VectorIndex:
 
     def update_batch(self, ids: IdsLike, vectors: MatrixLike) -> None:
         """Replaces the vectors of rows that are there: all, or none where something is wrong."""
-
-    def search(
-        self,
-        query: VectorLike,
-        k: int = 10,
-        *,
-        recall: float | None = None,
-        rerank_factor: int | None = None,
-        where: WhereLike | None = None,
-    ) -> Hits:
-        """The `k` rows nearest to `query`, best first. Fewer come back only where fewer rows match.
-
-        Args:
-            query: A float32 array of shape (d,).
-            k: How many hits, at least 1.
-            recall: How sure to be of each true neighbour, above 0 and at most 1. Without it 0.99;
-                1.0 is exact.
-            rerank_factor: Look closely at exactly `k * rerank_factor` rows instead.
-            where: The rows that may be found, as an array of ids, or as a mask with one bool a row
-                in the order of `ids`. It is applied inside the scan: no match is missed, and blocks
-                of rows without one are skipped.
-
-        Raises `EmptyIndex`, `DimensionMismatch`, `InvalidArgumentError`, `InvalidTypeError`.
-        """
-
-    def search_async(
-        self,
-        query: VectorLike,
-        k: int = 10,
-        *,
-        recall: float | None = None,
-        rerank_factor: int | None = None,
-        where: WhereLike | None = None,
-    ) -> _Coroutine[Any, Any, Hits]:
-        """`search`, to be awaited: on asyncio, uvloop, and whatever has their interface.
-
-        The query is copied at once; the search begins with the first await. A small index answers
-        without a hop to another thread.
-        """
-
-    def search_batch(
-        self,
-        queries: MatrixLike,
-        k: int = 10,
-        *,
-        recall: float | None = None,
-        rerank_factor: int | None = None,
-        where: WhereLike | None = None,
-        progress: Progress = False,
-    ) -> HitsBatch:
-        """`search` for each row of `queries`, a float32 array of shape (m, d).
-
-        Runs on all cores, with several queries a pass over the codes, and finds what single
-        searches find. Ctrl-C stops it.
-        """
-
-    def search_batch_async(
-        self,
-        queries: MatrixLike,
-        k: int = 10,
-        *,
-        recall: float | None = None,
-        rerank_factor: int | None = None,
-        where: WhereLike | None = None,
-    ) -> _Coroutine[Any, Any, HitsBatch]:
-        """`search_batch`, to be awaited. A cancelled await stops the work."""
 
     @property
     def dim(self) -> int:
@@ -416,9 +343,219 @@ class VectorIndex:
         The same index gives the same bytes. Raises `PersistError`.
         """
 
+@disjoint_base
+class FlatIndex(VectorIndex):
+    """What the four classes of flat index have in common.
+
+    `limnion.indexes` has the classes to use.
+    """
+
+    def __new__(cls, *made: Any, **_options: Any) -> Self: ...
+    @classmethod
+    def _build(
+        cls,
+        vectors: MatrixLike,
+        *,
+        bits: int,
+        originals: Originals | None,
+        ids: IdsLike | None,
+        metric: Metric,
+        seed: int,
+        rerank_factor: int | None,
+        progress: Progress,
+    ) -> Self: ...
+    def search(
+        self,
+        query: VectorLike,
+        k: int = 10,
+        *,
+        recall: float | None = None,
+        rerank_factor: int | None = None,
+        where: WhereLike | None = None,
+        radius: float | None = None,
+    ) -> Hits:
+        """The `k` rows nearest to `query`, best first. Fewer come back only where fewer rows match.
+
+        Args:
+            query: A float32 array of shape (d,).
+            k: How many hits, at least 1.
+            recall: How sure to be of each true neighbour, above 0 and at most 1. Without it 0.99;
+                1.0 is exact.
+            rerank_factor: Look closely at exactly `k * rerank_factor` rows instead.
+            where: The rows that may be found, as an array of ids, or as a mask with one bool a row
+                in the order of `ids`. It is applied inside the scan: no match is missed, and blocks
+                of rows without one are skipped.
+            radius: How far a hit may be, as its `distance`; fewer than `k` come back where fewer
+                rows are that near.
+
+        Raises `EmptyIndex`, `DimensionMismatch`, `InvalidArgumentError`, `InvalidTypeError`.
+        """
+
+    def search_async(
+        self,
+        query: VectorLike,
+        k: int = 10,
+        *,
+        recall: float | None = None,
+        rerank_factor: int | None = None,
+        where: WhereLike | None = None,
+        radius: float | None = None,
+    ) -> _Coroutine[Any, Any, Hits]:
+        """`search`, to be awaited: on asyncio, uvloop, and whatever has their interface.
+
+        The query is copied at once; the search begins with the first await. A small index answers
+        without a hop to another thread.
+        """
+
+    def search_batch(
+        self,
+        queries: MatrixLike,
+        k: int = 10,
+        *,
+        recall: float | None = None,
+        rerank_factor: int | None = None,
+        where: WhereLike | None = None,
+        radius: float | None = None,
+        progress: Progress = False,
+    ) -> HitsBatch:
+        """`search` for each row of `queries`, a float32 array of shape (m, d).
+
+        Runs on all cores, with several queries a pass over the codes, and finds what single
+        searches find. Ctrl-C stops it.
+        """
+
+    def search_batch_async(
+        self,
+        queries: MatrixLike,
+        k: int = 10,
+        *,
+        recall: float | None = None,
+        rerank_factor: int | None = None,
+        where: WhereLike | None = None,
+        radius: float | None = None,
+    ) -> _Coroutine[Any, Any, HitsBatch]:
+        """`search_batch`, to be awaited. A cancelled await stops the work."""
+
     @classmethod
     def load(cls, path: str | os.PathLike[str], mmap: bool = False) -> Self:
         """Reads an index from a file that `save` wrote, or from an `.rbpx` file of ruvector.
+
+        The whole file is read and verified. With `mmap=True` it is mapped instead: opening takes
+        milliseconds whatever the size, parts are verified when first used, and rows that are never
+        looked at never take memory. For files that nobody shortens meanwhile: that would end the
+        process.
+
+        Raises `IndexFileNotFoundError`, `CorruptFileError`, `NewerFileError`; `PersistError` where
+        the file holds an index of another class.
+        """
+
+    @classmethod
+    def _from_bytes(cls, bytes: NDArray[np.uint8]) -> Self: ...
+
+@disjoint_base
+class ListIndex(VectorIndex):
+    """What `limnion.IvfIndex` is made of."""
+
+    def __new__(cls, *made: Any, **_options: Any) -> Self: ...
+    @classmethod
+    def _build(
+        cls,
+        vectors: MatrixLike,
+        *,
+        bits: int,
+        originals: Originals | None,
+        lists: int | None,
+        ids: IdsLike | None,
+        metric: Metric,
+        seed: int,
+        progress: Progress,
+    ) -> Self: ...
+    def search(
+        self,
+        query: VectorLike,
+        k: int = 10,
+        *,
+        recall: float | None = None,
+        nprobe: int | None = None,
+        where: WhereLike | None = None,
+        radius: float | None = None,
+    ) -> Hits:
+        """The `k` rows nearest to `query`, best first. Fewer come back only where fewer rows match.
+
+        Args:
+            query: A float32 array of shape (d,).
+            k: How many hits, at least 1.
+            recall: The share of the true neighbours to find, above 0 and at most 1. Without it
+                0.95; 1.0 looks at every original.
+            nprobe: Look into exactly so many lists instead, the nearest.
+            where: The rows that may be found, as an array of ids, or as a mask with one bool a row
+                in the order of `ids`. Where they are few, all of them are measured.
+            radius: How far a hit may be, as its `distance`; fewer than `k` come back where fewer
+                rows are that near.
+
+        Raises `EmptyIndex`, `DimensionMismatch`, `InvalidArgumentError`, `InvalidTypeError`.
+        """
+
+    def search_async(
+        self,
+        query: VectorLike,
+        k: int = 10,
+        *,
+        recall: float | None = None,
+        nprobe: int | None = None,
+        where: WhereLike | None = None,
+        radius: float | None = None,
+    ) -> _Coroutine[Any, Any, Hits]:
+        """`search`, to be awaited: on asyncio, uvloop, and whatever has their interface.
+
+        The query is copied at once; the search begins with the first await. A short search is
+        answered without a hop to another thread.
+        """
+
+    def search_batch(
+        self,
+        queries: MatrixLike,
+        k: int = 10,
+        *,
+        recall: float | None = None,
+        nprobe: int | None = None,
+        where: WhereLike | None = None,
+        radius: float | None = None,
+        progress: Progress = False,
+    ) -> HitsBatch:
+        """`search` for each row of `queries`, a float32 array of shape (m, d).
+
+        Runs on all cores, and finds what single searches find. Ctrl-C stops it.
+        """
+
+    def search_batch_async(
+        self,
+        queries: MatrixLike,
+        k: int = 10,
+        *,
+        recall: float | None = None,
+        nprobe: int | None = None,
+        where: WhereLike | None = None,
+        radius: float | None = None,
+    ) -> _Coroutine[Any, Any, HitsBatch]:
+        """`search_batch`, to be awaited. A cancelled await stops the work."""
+
+    def _explain(
+        self,
+        query: VectorLike,
+        k: int,
+        recall: float | None,
+        nprobe: int | None,
+        where: WhereLike | None,
+        radius: float | None,
+    ) -> tuple[int, int, int]: ...
+    @property
+    def lists(self) -> int:
+        """How many lists there are now."""
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], mmap: bool = False) -> Self:
+        """Reads an index from a file that `save` wrote.
 
         The whole file is read and verified. With `mmap=True` it is mapped instead: opening takes
         milliseconds whatever the size, parts are verified when first used, and rows that are never

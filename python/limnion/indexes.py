@@ -1,4 +1,4 @@
-"""The four flat indexes, and what a search gives back.
+"""The indexes, and what a search gives back.
 
 | class             | keeps                            | bytes/dim      | for                     |
 |-------------------|----------------------------------|----------------|-------------------------|
@@ -6,10 +6,12 @@
 | `RabitqIndex`     | 1-bit codes                      | 1/8            | the least memory        |
 | `RabitqAsymIndex` | 2- to 8-bit codes                | 1/4 to 1       | recall in little memory |
 | `RabitqPlusIndex` | codes and originals (f32 or f16) | 4 1/8 or 2 1/8 | speed and exact scores  |
+| `IvfIndex`        | the same, in lists round centres | 4 1/4 or 2 1/4 | many rows               |
 
-All four scan every row, so that nothing is ever missed for the index's structure, and rows come and
-go at no cost to quality. Codes are RaBitQ codes: their estimates are unbiased and carry a bound, by
-which a search knows which rows it has to look at more closely.
+The first four are flat: they scan every row, so that nothing is ever missed for the index's
+structure, and rows come and go at no cost to quality. `IvfIndex` looks into as many of its lists as
+the recall that is asked for needs on these data. Codes are RaBitQ codes: their estimates are
+unbiased and carry a bound, by which a search knows which rows it has to look at more closely.
 
 >>> import limnion, numpy as np
 >>> rng = np.random.default_rng(7)
@@ -27,18 +29,28 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from limnion import _native
-from limnion._native import Hits, HitsBatch, VectorIndex
+from limnion._native import FlatIndex, Hits, HitsBatch, ListIndex
 
 if TYPE_CHECKING:
     from typing import Self
 
-    from limnion.types import IdsLike, MatrixLike, Metric, Originals, Progress
+    from limnion.types import (
+        IdsLike,
+        MatrixLike,
+        Metric,
+        Originals,
+        Progress,
+        VectorLike,
+        WhereLike,
+    )
 
 __all__ = [
+    "Explanation",
     "FlatF32Index",
     "Hit",
     "Hits",
     "HitsBatch",
+    "IvfIndex",
     "RabitqAsymIndex",
     "RabitqIndex",
     "RabitqPlusIndex",
@@ -60,7 +72,7 @@ class Hit(NamedTuple):
     """Lower is nearer: Euclidean distance, negative inner product, or 1 - cosine."""
 
 
-class FlatF32Index(VectorIndex):
+class FlatF32Index(FlatIndex):
     """Exact search over the vectors themselves: no codes, nothing to tune, 4 bytes a dimension."""
 
     __slots__ = ()
@@ -81,7 +93,7 @@ class FlatF32Index(VectorIndex):
             vectors: The vectors; they are copied.
             ids: One id for each row; 0, 1, 2 ... without.
             metric: How near two vectors are.
-            seed: Kept for the likeness of the four classes; exact search has nothing random in it.
+            seed: Kept for the likeness of the flat classes; exact search has nothing random in it.
             progress: `True` for a bar, or a callable of (done, total).
 
         Raises:
@@ -101,7 +113,7 @@ class FlatF32Index(VectorIndex):
         )
 
 
-class RabitqIndex(VectorIndex):
+class RabitqIndex(FlatIndex):
     """1-bit codes and nothing else: 1/32 of the vectors' memory, approximate scores.
 
     The estimates are unbiased, and good enough to find candidates for something more exact.
@@ -147,7 +159,7 @@ class RabitqIndex(VectorIndex):
         )
 
 
-class RabitqAsymIndex(VectorIndex):
+class RabitqAsymIndex(FlatIndex):
     """Codes of 2 to 8 bits a dimension, against a query at high precision.
 
     The originals are kept on request only.
@@ -201,7 +213,7 @@ class RabitqAsymIndex(VectorIndex):
         )
 
 
-class RabitqPlusIndex(VectorIndex):
+class RabitqPlusIndex(FlatIndex):
     """Codes to scan and originals to decide: exact scores at the speed of codes.
 
     With `recall=0.99`, which is the default, a search misses a true neighbour about once in a
@@ -254,6 +266,101 @@ class RabitqPlusIndex(VectorIndex):
             rerank_factor=rerank_factor,
             progress=progress,
         )
+
+
+class Explanation(NamedTuple):
+    """What a search in an `IvfIndex` did."""
+
+    lists: int
+    """Lists that it looked into."""
+
+    scanned: int
+    """Rows whose codes it scanned, of those that may be found."""
+
+    refined: int
+    """Rows that it looked at more closely than their sign bits."""
+
+
+class IvfIndex(ListIndex):
+    """Rows in lists round centres, of which a search looks into the nearest: for many rows.
+
+    How many lists a recall needs is found out on the data when the index is built, so that
+    `recall=0.95` is all there is to say, which is also the default. `recall=1.0` looks at every
+    original. Beside the flat indexes it takes longer to build, and a change costs it more.
+
+    >>> import limnion, numpy as np
+    >>> rng = np.random.default_rng(7)
+    >>> topics = rng.standard_normal((50, 128), dtype=np.float32)
+    >>> noise = rng.standard_normal((5000, 128), dtype=np.float32)
+    >>> vectors = topics[rng.integers(0, 50, 5000)] + noise / 2
+    >>> index = limnion.IvfIndex.build(vectors, metric="cosine")
+    >>> index.search(vectors[5], k=3)[0].id
+    5
+    >>> index.explain(vectors[5]).scanned < 5000
+    True
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def build(
+        cls,
+        vectors: MatrixLike,
+        *,
+        ids: IdsLike | None = None,
+        metric: Metric = "l2",
+        bits: int = 1,
+        originals: Originals | None = "f32",
+        lists: int | None = None,
+        seed: int = 42,
+        progress: Progress = False,
+    ) -> Self:
+        """Builds an index of the rows of `vectors`, a C-contiguous float32 array of shape (n, d).
+
+        The vectors are clustered, encoded, and asked for their neighbours to find out what a recall
+        takes. Runs on all cores with the interpreter released; Ctrl-C stops it.
+
+        Args:
+            vectors: The vectors, which are copied; with `originals="f16"` a float16 array is taken
+                too.
+            ids: One id for each row; 0, 1, 2 ... without.
+            metric: How near two vectors are.
+            bits: Bits a dimension of the codes, 1 to 8. More mean fewer looks at the originals.
+            originals: Whether and how to keep the vectors. Without them, lists that grow too large
+                or too small stay as they are, and scores are estimates.
+            lists: How many lists to make, about; chosen by the number of rows without.
+            seed: Chooses the random rotation, and where clustering begins. The same data and seed
+                give the same bytes.
+            progress: `True` for a bar, or a callable of (done, total).
+
+        Raises:
+            InvalidTypeError: for another dtype, order or number of axes.
+            InvalidArgumentError: for NaN, infinity, or a zero vector under cosine, naming the row.
+            DuplicateIdError: for an id that comes twice.
+        """
+        return cls._build(
+            vectors,
+            bits=bits,
+            originals=originals,
+            lists=lists,
+            ids=ids,
+            metric=metric,
+            seed=seed,
+            progress=progress,
+        )
+
+    def explain(
+        self,
+        query: VectorLike,
+        k: int = 10,
+        *,
+        recall: float | None = None,
+        nprobe: int | None = None,
+        where: WhereLike | None = None,
+        radius: float | None = None,
+    ) -> Explanation:
+        """Searches as `search` does, and tells what that took instead of what was found."""
+        return Explanation(*self._explain(query, k, recall, nprobe, where, radius))
 
 
 class Recommendation(NamedTuple):

@@ -81,8 +81,8 @@ class AnyIndex(Protocol):
         k: int = 10,
         *,
         recall: float | None = None,
-        rerank_factor: int | None = None,
         where: WhereLike | None = None,
+        radius: float | None = None,
     ) -> Hits:
         """The rows nearest to a query, best first."""
         ...
@@ -93,8 +93,8 @@ class AnyIndex(Protocol):
         k: int = 10,
         *,
         recall: float | None = None,
-        rerank_factor: int | None = None,
         where: WhereLike | None = None,
+        radius: float | None = None,
     ) -> HitsBatch:
         """The rows nearest to each of several queries."""
         ...

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import limnion
+from limnion.indexes import Explanation
 from limnion.lake import ObjectShelf
 from limnion.records import SimilarHit
 from limnion.types import Metric, Originals
@@ -32,7 +33,8 @@ def build() -> limnion.AnyIndex:
     assert_type(index, limnion.RabitqPlusIndex)
     limnion.RabitqPlusIndex.build(vectors, metric="euclid")  # type: ignore[arg-type]
     limnion.FlatF32Index.build(vectors, bits=2)  # type: ignore[call-arg]
-    return index
+    anything: limnion.AnyIndex = limnion.IvfIndex.build(vectors, lists=2, originals=None)
+    return anything if len(index) else index
 
 
 def search(index: limnion.RabitqPlusIndex) -> None:
@@ -62,6 +64,17 @@ async def search_async(index: limnion.RabitqPlusIndex) -> None:
     waiting = assert_type(index.search_async(query), Coroutine[Any, Any, limnion.Hits])
     assert_type(await waiting, limnion.Hits)
     assert_type(await index.search_batch_async(vectors), limnion.HitsBatch)
+
+
+def search_lists(index: limnion.IvfIndex) -> None:
+    """An index of lists is told how many to look into, and tells."""
+    assert_type(index.search(query, nprobe=3, radius=0.5), limnion.Hits)
+    assert_type(index.search_batch(vectors, recall=0.9), limnion.HitsBatch)
+    assert_type(index.explain(query, 3), Explanation)
+    assert_type(index.explain(query).lists, int)
+    assert_type(index.lists, int)
+    assert_type(limnion.IvfIndex.load("x"), limnion.IvfIndex)
+    index.search(query, rerank_factor=2)  # type: ignore[call-arg]
 
 
 def look(index: limnion.RabitqPlusIndex) -> None:

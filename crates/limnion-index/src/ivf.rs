@@ -135,7 +135,8 @@ impl IvfIndex {
         let points = Points { values: vectors, dim, factors: inverse.as_deref() };
         let sample = sample(vectors, dim);
         let (quantizer, shape) = quantizer(&flat, dim, Rows::check("vectors", &sample, dim, params.metric)?)?;
-        let mut index = Self::empty(params, table.clone(), quantizer, shape);
+        // A table of its own: a clone would share the arrays, and the first row would move them to smaller ones.
+        let mut index = Self::empty(params, Table::new(&flat, dim, 0), quantizer, shape);
         if rows.len() > 0 {
             index.fill(points, job)?;
         }
@@ -248,6 +249,11 @@ impl IvfIndex {
     /// What is kept of each vector, and how many lists were asked for.
     pub fn params(&self) -> &IvfParams {
         &self.params
+    }
+
+    /// How many lists there are.
+    pub fn list_count(&self) -> usize {
+        self.lists.len()
     }
 
     /// How many rows each list has.

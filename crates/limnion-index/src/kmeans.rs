@@ -18,6 +18,8 @@ const ROUNDS: usize = 8;
 const NEAREST_GROUPS: usize = 6;
 /// Rows that one task assigns.
 const TASK_ROWS: usize = 1024;
+/// Tasks between two words on how far it is.
+const ROUND_TASKS: usize = 64;
 
 /// Rows to cluster, each times its factor.
 #[derive(Clone, Copy)]
@@ -121,7 +123,11 @@ pub(crate) fn cluster(
     let nearest = tree.assign(points, &sample, job)?;
     let tree = tree.moved(points, &sample, &nearest);
     let all: Vec<u32> = (0..points.len() as u32).collect();
-    let mut nearest = tree.assign(points, &all, job)?;
+    let mut nearest = Vec::with_capacity(all.len());
+    for piece in all.chunks(ROUND_TASKS * TASK_ROWS) {
+        nearest.extend(tree.assign(points, piece, job)?);
+        job.advance(piece.len() as u64);
+    }
     let mut centres = tree.centres;
     split_large(points, &mut centres, &mut nearest, most, seed);
     Ok(Clusters { centres, nearest })

@@ -489,6 +489,11 @@ impl<'py> Progress<'py> {
         Ok(Self(Some(given.clone())))
     }
 
+    /// [`Progress::take`] of what may have been left out.
+    pub(crate) fn given(given: Option<&Bound<'py, PyAny>>, label: &str) -> PyResult<Self> {
+        given.map_or(Ok(Self::none()), |given| Self::take(given, label))
+    }
+
     pub(crate) fn tell(&self, done: u64, total: u64) -> PyResult<()> {
         self.0.as_ref().map_or(Ok(()), |callable| callable.call1((done, total)).map(drop))
     }

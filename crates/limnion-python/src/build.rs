@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use limnion_index::{Builder, FlatIndex, Params, sample_rows};
+use limnion_index::{Builder, FlatIndex, IvfIndex, IvfParams, Params, sample_rows};
 use pyo3::prelude::*;
 
 use crate::args::{Matrix, Progress};
 use crate::door::Door as _;
 use crate::errors::invalid_argument;
-use crate::pool::{Task, Watch};
+use crate::pool::{self, Task, Watch};
 
 /// Builds an index of the rows of `matrix`. The interpreter is held only while a block is copied, and no more than two
 /// blocks are ever held besides the index.
@@ -20,10 +20,7 @@ pub(crate) fn build(
     progress: &Progress<'_>,
 ) -> PyResult<FlatIndex> {
     let (rows, dim) = (matrix.rows(), matrix.dim());
-    if let Some(ids) = ids.as_ref().filter(|ids| ids.len() != rows) {
-        let message = format!("ids must be as many as the vectors: {} ids, {rows} vectors", ids.len());
-        return Err(invalid_argument(py, message, None));
-    }
+    check_count(py, ids.as_deref(), rows)?;
     let mut sample = Vec::new();
     for row in sample_rows(rows) {
         matrix.copy(row..row + 1, &mut sample)?;
@@ -48,4 +45,28 @@ pub(crate) fn build(
     let (builder, _) = last.wait(py, &mut watch)?;
     watch.finish()?;
     Ok(py.outside(move || builder.finish()))
+}
+
+/// Builds an index of lists of the rows of `matrix`, which are copied first: their lists are found by looking at all.
+pub(crate) fn build_lists(
+    py: Python<'_>,
+    matrix: &Matrix<'_>,
+    ids: Option<Vec<u64>>,
+    params: IvfParams,
+    progress: &Progress<'_>,
+) -> PyResult<IvfIndex> {
+    let (rows, dim) = (matrix.rows(), matrix.dim());
+    check_count(py, ids.as_deref(), rows)?;
+    let vectors = matrix.copy_all()?;
+    pool::run(py, progress, rows, move |job| IvfIndex::build(&vectors, dim, ids.as_deref(), &params, job))
+}
+
+fn check_count(py: Python<'_>, ids: Option<&[u64]>, rows: usize) -> PyResult<()> {
+    match ids.filter(|ids| ids.len() != rows) {
+        Some(ids) => {
+            let message = format!("ids must be as many as the vectors: {} ids, {rows} vectors", ids.len());
+            Err(invalid_argument(py, message, None))
+        }
+        None => Ok(()),
+    }
 }

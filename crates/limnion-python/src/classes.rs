@@ -1,4 +1,4 @@
-//! The four classes of index by what they keep.
+//! The four classes of flat index by what they keep.
 
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -66,6 +66,10 @@ impl Class {
         Ok(py.import("limnion.indexes")?.getattr(self.name)?.cast_into()?)
     }
 
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
     fn bits(&self) -> RangeInclusive<u8> {
         self.least_bits..=self.most_bits
     }
@@ -97,7 +101,15 @@ impl Class {
             return Ok(());
         }
         let right = CLASSES.iter().find(|class| class.fits(params)).map_or("newer class", |class| class.name);
-        let message = format!("{} must hold a {}, got a {right}", path.display(), self.name);
-        Err(Error::new(ErrorKind::Io, message).suggest(format!("write {right}.load(path)")))
+        Err(not_of_class(path, self.name, right))
     }
+}
+
+/// The error for a file that holds an index of another class than the one that was to load it.
+pub(crate) fn not_of_class(path: &Path, wanted: &str, right: &str) -> Error {
+    let with_article =
+        |name: &str| if name.starts_with('I') { format!("an {name}") } else { format!("a {name}") };
+    let (must, got) = (with_article(wanted), with_article(right));
+    let message = format!("{} must hold {must}, got {got}", path.display());
+    Error::new(ErrorKind::Io, message).suggest(format!("write {right}.load(path)"))
 }

@@ -1,24 +1,70 @@
-//! Index files that are mapped rather than read.
+//! Index files: read, mapped, and told apart.
 
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use limnion_index::{FlatIndex, Source, Verify};
+use limnion_index::{FlatIndex, IvfIndex, Source, Verify};
 use limnion_types::{Error, ErrorKind, Job, Result};
 use memmap2::Mmap;
 
+use crate::classes::{self, Class};
+
 /// What begins a file of ruvector: its index has to be built anew, so that there is nothing to map.
 const RBPX: &[u8] = b"rbpx";
+/// The class of an index of lists.
+const LISTS: &str = "IvfIndex";
 
-/// Maps the file at `path`.
-pub(crate) fn map(path: &Path, job: &Job) -> Result<FlatIndex> {
+/// Opens the flat index in the file at `path`; `wanted` is the class that asks.
+pub(crate) fn flat(path: &Path, mmap: bool, wanted: &str, job: &Job) -> Result<FlatIndex> {
+    let index = if mmap { map_flat(path, job) } else { FlatIndex::load(path, job) };
+    index.map_err(|error| told_apart(error, path, wanted))
+}
+
+fn map_flat(path: &Path, job: &Job) -> Result<FlatIndex> {
     let map = mapped(path)?;
     if map.starts_with(RBPX) {
         return FlatIndex::load(path, job);
     }
     FlatIndex::from_bytes(&(Arc::new(map) as Source), Verify::OnFirstUse)
         .map_err(|error| error.within(path.display()))
+}
+
+/// Opens the index of lists in the file at `path`.
+pub(crate) fn lists(path: &Path, mmap: bool) -> Result<IvfIndex> {
+    let index = if mmap {
+        IvfIndex::from_bytes(&(Arc::new(mapped(path)?) as Source), Verify::OnFirstUse)
+            .map_err(|error| error.within(path.display()))
+    } else {
+        IvfIndex::load(path)
+    };
+    index.map_err(|error| told_apart(error, path, LISTS))
+}
+
+/// Names the right class where a file is well, but another's.
+fn told_apart(error: Error, path: &Path, wanted: &str) -> Error {
+    let right = match error.kind() {
+        ErrorKind::InvalidArgument | ErrorKind::CorruptFile => class_in(path),
+        _ => None,
+    };
+    let lists = |class: &str| class == LISTS;
+    match right.filter(|right| lists(right) != lists(wanted)) {
+        Some(right) => classes::not_of_class(path, wanted, right),
+        None => error,
+    }
+}
+
+/// The class that loads the file at `path`.
+fn class_in(path: &Path) -> Option<&'static str> {
+    let map: Source = Arc::new(mapped(path).ok()?);
+    if (*map).as_ref().starts_with(RBPX) {
+        return Some("RabitqPlusIndex");
+    }
+    if IvfIndex::from_bytes(&map, Verify::OnFirstUse).is_ok() {
+        return Some(LISTS);
+    }
+    let index = FlatIndex::from_bytes(&map, Verify::OnFirstUse).ok()?;
+    Class::that_fits(index.params()).ok().map(|class| class.name())
 }
 
 /// A file of a shelf, mapped.

@@ -30,7 +30,8 @@ use crate::classes::Class;
 use crate::coroutine::Coroutine;
 use crate::door::Door as _;
 use crate::errors::{OrRaise, exception, invalid_argument, invalid_type};
-use crate::index::{self, VectorIndex};
+use crate::flat::{self, Flat};
+use crate::index::VectorIndex;
 
 type Given<'a, 'py> = &'a Bound<'py, PyAny>;
 
@@ -73,7 +74,7 @@ fn wrap(py: Python<'_>, (home, answer): Told) -> PyResult<Py<PyAny>> {
         Answer::Primed(target) => collection_stats(py, &home, &target),
         Answer::Index(index) => {
             let class = Class::that_fits(index.params()).or_raise(py)?.in_python(py)?;
-            Ok(index::wrap(&class, *index)?.unbind())
+            Ok(flat::wrap(&class, *index)?.unbind())
         }
         Answer::Forgotten(was) => was.into_py_any(py),
         Answer::Target(target) => key(&target).into_py_any(py),
@@ -925,8 +926,11 @@ impl Lake {
     /// collection of this name in any backend.
     fn __contains__(&self, py: Python<'_>, what: Given<'_, '_>) -> PyResult<bool> {
         let lake = self.home.lake().or_raise(py)?;
-        if let Ok(index) = what.cast::<VectorIndex>() {
+        if let Ok(index) = what.cast::<Flat>() {
             return index.get().look(py, |index| lake.holds(index));
+        }
+        if what.is_instance_of::<VectorIndex>() {
+            return Ok(false); // a lake makes flat ones only
         }
         if let Ok((backend, collection)) = what.extract::<(String, String)>() {
             return Ok(lake.is_cached(&Target::new(&backend, &collection)));

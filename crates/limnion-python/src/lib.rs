@@ -12,11 +12,14 @@ mod door;
 mod embedder;
 mod errors;
 mod files;
+mod flat;
 mod gate;
+mod held;
 mod index;
 mod info;
 mod json;
 mod lake;
+mod lists;
 mod living;
 mod moment;
 mod outbox;
@@ -43,11 +46,15 @@ mod _native {
     #[pymodule_export]
     use super::errors::error_kinds;
     #[pymodule_export]
+    use super::flat::Flat;
+    #[pymodule_export]
     use super::index::VectorIndex;
     #[pymodule_export]
     use super::info::{_recommend, cpu_features};
     #[pymodule_export]
     use super::lake::{_bundle, Lake, LakeHits, LakeHitsBatch, ObjectShelf};
+    #[pymodule_export]
+    use super::lists::Lists;
     #[pymodule_export]
     use super::record::Record;
     #[pymodule_export]

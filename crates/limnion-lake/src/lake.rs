@@ -832,7 +832,8 @@ impl Inner {
         let described = backend.describe(&slot.target.collection)?;
         let body = entry.read();
         let misfit = bundle::misfit(&body.origin, &described, &self.settings.params);
-        let is_of_use = misfit.is_none() && body.verify().is_ok();
+        let is_whole = || matches!(executor::install(&*self.executor, || body.verify()), Some(Ok(())));
+        let is_of_use = misfit.is_none() && is_whole();
         drop(body);
         if !is_of_use {
             self.drop_entry(slot);

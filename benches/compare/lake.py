@@ -53,10 +53,10 @@ def turns(calls: dict[str, Callable[[Rows], object]], queries: Rows) -> dict[str
 
 
 def awaited(lake: limnion.Lake, queries: Rows) -> tuple[float, float]:
-    """Return the processor time of many awaits over that of a sequence, and the loop's lag."""
+    """Return the time of many awaits over the processor time of a sequence, and the loop's lag."""
     ratios, lags = [], []
 
-    async def at_once() -> float:
+    async def at_once() -> tuple[float, float]:
         worst = 0.0
 
         async def tick() -> None:
@@ -70,18 +70,20 @@ def awaited(lake: limnion.Lake, queries: Rows) -> tuple[float, float]:
         await asyncio.sleep(0.01)
         worst = 0.0
         searches = (lake.search_one_async("docs", q, k=10, backend="whole") for q in queries)
+        began = time.perf_counter()
         await asyncio.gather(*searches)
+        seconds = time.perf_counter() - began
         ticking.cancel()
-        return worst
+        return worst, seconds
 
     for _ in range(ROUNDS):
         began = time.process_time()
         for query in queries:
             lake.search_one("docs", query, k=10, backend="whole")
         alone = time.process_time() - began
-        began = time.process_time()
-        lags.append(asyncio.run(at_once()))
-        ratios.append((time.process_time() - began) / alone)
+        lag, seconds = asyncio.run(at_once())
+        lags.append(lag)
+        ratios.append(seconds / alone)
     return statistics.median(ratios), statistics.median(lags)
 
 
@@ -142,7 +144,7 @@ def main() -> None:
         figure["search_one of one row in a store, fresh"]
         - figure["search_one of one row in a store, frozen"]
     )
-    cpu, lag = awaited(lake, queries[:AT_ONCE])
+    awaits, lag = awaited(lake, queries[:AT_ONCE])
     many = figure[f"search_federated over {SHARDS}"] / figure["bare index"]
     goals = [
         ("`search_one`, warm", f"{one:.3f} × the bare index (≥ {ONE} ×)", one >= ONE),
@@ -150,9 +152,9 @@ def main() -> None:
         ("the check of `FRESH`, database", f"{stored * 1e6:.2f} µs (≤ 1 µs)", stored <= CHECK),
         (f"federation over {SHARDS}, one thread", f"{many:.2f} × (≤ {MANY} ×)", many <= MANY),
         (
-            f"processor time of {AT_ONCE} awaits at once",
-            f"{cpu:.2f} × in sequence (≤ {AWAITED} ×)",
-            cpu <= AWAITED,
+            f"{AT_ONCE} awaits at once, one thread",
+            f"{awaits:.2f} × the processor time in sequence (≤ {AWAITED} ×)",
+            awaits <= AWAITED,
         ),
         ("lag of the loop meanwhile", f"{lag * 1e3:.1f} ms (≤ 10 ms)", lag <= LAG),
     ]

@@ -115,11 +115,6 @@ impl Body {
         labelled
     }
 
-    /// Looks at the checksums of what lies in a file and has not been looked at yet.
-    pub(crate) fn verify(&self) -> Result<()> {
-        self.index.as_ref().map_or(Ok(()), FlatIndex::verify)
-    }
-
     /// Whether there is a row of this id; an error for an id of the other kind.
     pub(crate) fn has(&self, id: &Id) -> Result<bool> {
         let ids = match id {

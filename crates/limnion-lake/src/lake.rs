@@ -831,10 +831,13 @@ impl Inner {
         }
         let described = backend.describe(&slot.target.collection)?;
         let body = entry.read();
-        let misfit = bundle::misfit(&body.origin, &described, &self.settings.params);
-        let is_whole = || matches!(executor::install(&*self.executor, || body.verify()), Some(Ok(())));
-        let is_of_use = misfit.is_none() && is_whole();
+        let (misfit, index) =
+            (bundle::misfit(&body.origin, &described, &self.settings.params), body.index.clone());
+        // The pool may be busy with somebody who waits for the lock.
         drop(body);
+        let verify = || index.as_ref().map_or(Ok(()), limnion_index::FlatIndex::verify);
+        let is_of_use =
+            misfit.is_none() && matches!(executor::install(&*self.executor, verify), Some(Ok(())));
         if !is_of_use {
             self.drop_entry(slot);
             return Ok(None);

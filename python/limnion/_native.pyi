@@ -1304,8 +1304,9 @@ class Lake:
     ) -> LakeHits:
         """The nearest rows of the collections of one name in several backends, best first.
 
-        All are asked at the same time, under one timeout. An id that comes from several counts
-        once, where it is nearest. `report` of the hits says how each has done.
+        All are asked at the same time, under one timeout. An id that several have at the same
+        distance (to three digits) is a replica and counts once; at different distances it is taken
+        for different rows. `report` of the hits says how each has done.
 
         Args:
             collection: Its name.

@@ -85,16 +85,16 @@ impl Lake {
         on_error: OnError,
         job: &Job,
     ) -> Result<Federated> {
-        let fleet = self.board(targets, search).wait(job);
-        let work = || fleet.search(query, &search.options, on_error, job);
-        if fleet.is_small() {
+        let shards = self.prepare_all(targets, search).wait(job);
+        let work = || shards.search(query, &search.options, on_error, job);
+        if shards.is_small() {
             return work();
         }
         crate::executor::install(self.executor(), work).ok_or_else(lost)?
     }
 
     /// Has several collections made ready for a search, all at once; nobody waits here.
-    pub fn board(&self, targets: &[Target], search: &Search) -> Boarding {
+    pub fn prepare_all(&self, targets: &[Target], search: &Search) -> Preparing {
         let began = Instant::now();
         let begun = |target: &Target| {
             let ready = if search.cached_only && !self.is_cached(target) {
@@ -105,61 +105,61 @@ impl Lake {
             (target.clone(), ready)
         };
         let coming = targets.iter().map(begun).collect();
-        Boarding { lake: self.clone(), search: search.clone(), began, coming }
+        Preparing { lake: self.clone(), search: search.clone(), began, coming }
     }
 }
 
 /// Several collections that are being made ready.
-pub struct Boarding {
+pub struct Preparing {
     lake: Lake,
     search: Search,
     began: Instant,
     coming: Vec<(Target, Coming)>,
 }
 
-impl Boarding {
-    /// Whether [`Boarding::wait`] would not wait.
+impl Preparing {
+    /// Whether [`Preparing::wait`] would not wait.
     pub fn is_ready(&self) -> bool {
         !matches!(self.search.among, Some(Where::Matching(_)))
             && self.coming.iter().all(|(_, coming)| matches!(coming, Coming::There(..)))
     }
 
     /// Waits until all of them can be searched, or have failed, or are late.
-    pub fn wait(self, job: &Job) -> Fleet {
+    pub fn wait(self, job: &Job) -> Shards {
         let Self { lake, search, began, coming } = self;
-        let ship = |(target, coming): (Target, Coming)| match coming.wait(search.deadline, job) {
+        let shard = |(target, coming): (Target, Coming)| match coming.wait(search.deadline, job) {
             Ok((ready, at)) => {
                 let waited = at.saturating_duration_since(began);
                 let selecting = Instant::now();
                 let ready = lake.among(&target, ready, &search, job);
-                Ship { target, ready, time: waited + selecting.elapsed() }
+                Shard { target, ready, time: waited + selecting.elapsed() }
             }
-            Err(error) => Ship { target, ready: Err(error), time: began.elapsed() },
+            Err(error) => Shard { target, ready: Err(error), time: began.elapsed() },
         };
-        Fleet { ships: coming.into_iter().map(ship).collect() }
+        Shards { list: coming.into_iter().map(shard).collect() }
     }
 }
 
 /// Several collections that are ready to be searched together.
-pub struct Fleet {
-    ships: Vec<Ship>,
+pub struct Shards {
+    list: Vec<Shard>,
 }
 
-struct Ship {
+struct Shard {
     target: Target,
     ready: Prepared,
     /// How long it took to get ready.
     time: Duration,
 }
 
-impl Fleet {
+impl Shards {
     /// About how many bytes a search reads.
     pub fn scan_bytes(&self) -> usize {
         self.ready().map(Ready::scan_bytes).sum()
     }
 
     fn ready(&self) -> impl Iterator<Item = &Ready> {
-        self.ships.iter().filter_map(|ship| Some(&ship.ready.as_ref().ok()?.0))
+        self.list.iter().filter_map(|shard| Some(&shard.ready.as_ref().ok()?.0))
     }
 
     /// Whether a search is done by one thread: to wake others would take as long.
@@ -180,16 +180,16 @@ impl Fleet {
     ) -> Result<Federated> {
         self.check_metrics()?;
         // Who comes when depends on the rows alone, and so does what is found.
-        let mut order: Vec<usize> = (0..self.ships.len()).collect();
-        order.sort_by_key(|&at| std::cmp::Reverse(self.ships.get(at).map(Ship::rows)));
+        let mut order: Vec<usize> = (0..self.list.len()).collect();
+        order.sort_by_key(|&at| std::cmp::Reverse(self.list.get(at).map(Shard::rows)));
         let (leader, others) = order.split_at(1.min(order.len()));
         let width = if self.is_small() { 1 } else { others.len().max(1) };
-        let mut answers: Vec<Option<Answer>> = vec![None; self.ships.len()];
+        let mut answers: Vec<Option<Answer>> = vec![None; self.list.len()];
         let mut best: Vec<LakeHit> = Vec::new();
         for round in std::iter::once(leader).chain(others.chunks(width)) {
             job.check()?;
             let bounded = Options { radius: worst(&best, options.k).or(options.radius), ..*options };
-            let ask = |at: usize| Some((at, self.ships.get(at)?.search(query, &bounded, self.ships.len())));
+            let ask = |at: usize| Some((at, self.list.get(at)?.search(query, &bounded, self.list.len())));
             let found: Vec<(usize, Answer)> = match round {
                 [only] => ask(*only).into_iter().collect(),
                 several => several.par_iter().filter_map(|&at| ask(at)).collect(),
@@ -202,8 +202,8 @@ impl Fleet {
             }
             best = merge(best, options.k);
         }
-        let mut report = Vec::with_capacity(self.ships.len());
-        for (ship, answer) in self.ships.iter().zip(answers) {
+        let mut report = Vec::with_capacity(self.list.len());
+        for (shard, answer) in self.list.iter().zip(answers) {
             let (answer, time) = answer.ok_or_else(lost)?;
             let error = match &answer {
                 Ok(_) => None,
@@ -213,7 +213,7 @@ impl Fleet {
                 Err(error) => Some(error.clone()),
             };
             let hits = answer.map_or(0, |hits| hits.len());
-            report.push(Part { target: ship.target.clone(), hits, time, error });
+            report.push(Part { target: shard.target.clone(), hits, time, error });
         }
         match report.first().and_then(|part| part.error.clone()) {
             Some(error) if report.iter().all(|part| part.error.is_some()) => Err(error),
@@ -230,15 +230,15 @@ impl Fleet {
     }
 }
 
-impl Ship {
+impl Shard {
     fn rows(&self) -> usize {
         self.ready.as_ref().map_or(0, |(ready, _)| ready.len())
     }
 
-    fn search(&self, query: &[f32], options: &Options, ships: usize) -> Answer {
+    fn search(&self, query: &[f32], options: &Options, count: usize) -> Answer {
         let began = Instant::now();
         let hits = match &self.ready {
-            Ok((ready, among)) => ready.search(query, &of_shard(options, ships), among.as_ref()),
+            Ok((ready, among)) => ready.search(query, &of_shard(options, count), among.as_ref()),
             Err(error) => Err(error.clone()),
         };
         (hits, self.time + began.elapsed())

@@ -39,7 +39,7 @@ pub use claims::{Claim, Claims, MODEL_FIELD, Model};
 pub use consistency::Consistency;
 pub use entry::Options;
 pub use executor::{Executor, Global};
-pub use federation::{Boarding, Federated, Fleet, OnError, Part};
+pub use federation::{Federated, OnError, Part, Preparing, Shards};
 pub use formats::{Columns, Format, rows_of_batches};
 pub use fs::{FsBackend, FsOptions, write_rows};
 pub use history::History;

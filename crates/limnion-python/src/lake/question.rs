@@ -9,8 +9,8 @@ use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use limnion_lake::{
-    Boarding, Federated, Fleet, Hybrid, LakeBundle, LakeHit, Notes, OnError, Part, Ready, RefreshResult,
-    Search, Shelf, Target, Warmed, Where,
+    Federated, Hybrid, LakeBundle, LakeHit, Notes, OnError, Part, Preparing, Ready, RefreshResult, Search,
+    Shards, Shelf, Target, Warmed, Where,
 };
 use limnion_types::{Error, ErrorKind, Job, Result};
 use pyo3::prelude::*;
@@ -364,51 +364,51 @@ impl Ask for Inquiry {
 
     fn ask(mut self, sure: Sure, then: Then) {
         self.search.deadline = sure.deadline;
-        match self.boarding() {
+        match self.preparing() {
             Err(error) => then(Err(error)),
-            Ok(Some(boarding)) if boarding.is_ready() => {
-                let fleet = boarding.wait(&sure.job);
+            Ok(Some(preparing)) if preparing.is_ready() => {
+                let shards = preparing.wait(&sure.job);
                 let job = sure.job.clone();
-                if fleet.is_small() && fleet.scan_bytes() <= sure.asker.bytes {
-                    return then(self.compute(&fleet, &job));
+                if shards.is_small() && shards.scan_bytes() <= sure.asker.bytes {
+                    return then(self.compute(&shards, &job));
                 }
-                pool::spawn(move || self.compute(&fleet, &job), then);
+                pool::spawn(move || self.compute(&shards, &job), then);
             }
-            Ok(boarding) => errand(move || self.compute_slowly(boarding, &sure.job), then),
+            Ok(preparing) => errand(move || self.compute_slowly(preparing, &sure.job), then),
         }
     }
 }
 
 impl Inquiry {
     /// The collections on their way, where backends need not be asked which they are.
-    fn boarding(&self) -> Result<Option<Boarding>> {
+    fn preparing(&self) -> Result<Option<Preparing>> {
         let lake = self.home.lake()?;
         let known =
             self.query.as_ref().and_then(|_| lake.known_all(self.backends.as_deref(), &self.collection));
-        Ok(known.map(|targets| lake.board(&targets, &self.search)))
+        Ok(known.map(|targets| lake.prepare_all(&targets, &self.search)))
     }
 
-    fn compute(&self, fleet: &Fleet, job: &Job) -> Result<Answer> {
+    fn compute(&self, shards: &Shards, job: &Job) -> Result<Answer> {
         let query = self.query.as_deref().unwrap_or_default();
-        let Federated { hits, report } = fleet.search(query, &self.search.options, self.on_error, job)?;
+        let Federated { hits, report } = shards.search(query, &self.search.options, self.on_error, job)?;
         Ok(Answer::Federated(hits, report))
     }
 
-    fn compute_slowly(&self, boarding: Option<Boarding>, job: &Job) -> Result<Answer> {
-        let boarding = match boarding {
-            Some(boarding) => boarding,
+    fn compute_slowly(&self, preparing: Option<Preparing>, job: &Job) -> Result<Answer> {
+        let preparing = match preparing {
+            Some(preparing) => preparing,
             None => {
                 let lake = self.home.lake()?;
                 let targets = lake.find_all(self.backends.as_deref(), &self.collection)?;
                 if self.query.is_none() {
                     return Ok(Answer::Targets(targets));
                 }
-                lake.board(&targets, &self.search)
+                lake.prepare_all(&targets, &self.search)
             }
         };
-        let fleet = boarding.wait(job);
+        let shards = preparing.wait(job);
         let mut answer = Err(late(self.timeout));
-        pool::install(&mut || answer = self.compute(&fleet, job));
+        pool::install(&mut || answer = self.compute(&shards, job));
         answer
     }
 }

@@ -211,8 +211,13 @@ impl Quantizer {
 
     /// The point `vector` as a centre to encode around: rotate(`vector` − mean) in scaled units.
     pub fn centre(&self, level: Level, vector: &[f32]) -> Vec<f32> {
+        self.rotated(level, vector, 1.0)
+    }
+
+    /// rotate(`vector` · `factor` − mean) in scaled units, of [`Quantizer::padded_dim`] numbers: what is encoded.
+    pub fn rotated(&self, level: Level, vector: &[f32], factor: f32) -> Vec<f32> {
         let mut rotated = vec![0.0; self.padded_dim()];
-        self.rotate(level, vector, 1.0, &mut vec![0.0; self.dim()], &mut rotated);
+        self.rotate(level, vector, factor, &mut vec![0.0; self.dim()], &mut rotated);
         rotated
     }
 

@@ -63,19 +63,18 @@ impl Standing {
     }
 }
 
-/// What estimates from all bits need: the query as integers, and their sums over each group of four sign bits.
+/// What estimates from all bits need: the query as integers.
 #[derive(Debug)]
 struct WholeCode {
     step: f32,
     values: Vec<i16>,
     sum: i64,
-    nibbles: Vec<[i32; 16]>,
 }
 
 impl Query {
     /// Prepares `vector` · `factor` (the factor is 1 / length for cosine, else 1). The vector is finite.
     ///
-    /// Cost: one rotation and a table of 4 · D bytes; for several bits, one of 16 · D bytes more.
+    /// Cost: one rotation and a table of 4 · D bytes.
     pub fn new(quantizer: &Quantizer, level: Level, vector: &[f32], factor: f32) -> Self {
         let mut centred = vec![0.0; quantizer.dim()];
         let mut rotated = vec![0.0; quantizer.padded_dim()];
@@ -139,7 +138,8 @@ impl Query {
         };
         let (f_add, f_rescale) = read_factors(factors);
         let bits = self.bits - 1;
-        let unsigned = (whole.dot_signs(signs) << bits) + code::dot_code(level, packed, bits, &whole.values);
+        let of_signs = code::dot_code(level, signs, 1, &whole.values);
+        let unsigned = (of_signs << bits) + code::dot_code(level, packed, bits, &whole.values);
         // Twice ⟨y, q⟩ is a whole number: y = x − (2^B − 1)/2.
         let twice = 2 * unsigned - ((1_i64 << self.bits) - 1) * whole.sum;
         let product = twice as f32 * (0.5 * whole.step);
@@ -156,30 +156,7 @@ impl WholeCode {
         const ROUND: f32 = 12_582_912.0;
         let values: Vec<i16> = rotated.iter().map(|x| ((x * per_step + ROUND) - ROUND) as i16).collect();
         let sum = values.iter().map(|&x| i64::from(x)).sum();
-        let nibbles = values
-            .chunks_exact(4)
-            .map(|group| {
-                let mut sums = [0_i32; 16];
-                for (bit, &value) in group.iter().enumerate() {
-                    let half = 1 << bit;
-                    for pattern in 0..half {
-                        sums[half + pattern] = sums[pattern] + i32::from(value);
-                    }
-                }
-                sums
-            })
-            .collect();
-        Self { step, values, sum, nibbles }
-    }
-
-    fn dot_signs(&self, signs: &[u8]) -> i64 {
-        let (pairs, _) = self.nibbles.as_chunks::<2>();
-        signs
-            .iter()
-            .zip(pairs)
-            .map(|(&byte, [low, high])| low[usize::from(byte & 15)] + high[usize::from(byte >> 4)])
-            .map(i64::from)
-            .sum()
+        Self { step, values, sum }
     }
 }
 

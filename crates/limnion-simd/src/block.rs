@@ -146,6 +146,11 @@ impl BlockShape {
         }
     }
 
+    /// Makes one lane empty, whatever code is left in it.
+    pub(crate) fn empty_lane(self, block: &mut [u8], lane: usize) {
+        self.write_factors(block, lane, [f16::INFINITY, f16::ZERO, f16::ZERO]);
+    }
+
     /// Makes all lanes of a block empty.
     pub fn empty(self, block: &mut [u8]) {
         if self.fits(block, 0) {

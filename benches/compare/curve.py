@@ -28,3 +28,14 @@ def qps_at(points: Iterable[dict[str, Any]], recall: float) -> float | None:
             part = (recall - low) / (high - low)
             return math.exp(math.log(fast) + part * math.log(slow / fast))
     return None
+
+
+def recall_at(points: Iterable[dict[str, Any]], qps: float) -> float | None:
+    """Return the best recall at no less than a speed, between points of the front; None if none."""
+    kept = front(points)
+    best = None
+    for (low, fast), (high, slow) in itertools.pairwise(kept):
+        if slow < qps <= fast:
+            best = low + (high - low) * math.log(fast / qps) / math.log(fast / slow)
+    reached = [recall for recall, speed in kept if speed >= qps]
+    return max([*reached, *([best] if best else [])], default=None)

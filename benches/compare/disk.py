@@ -24,10 +24,10 @@ from typing import Any
 import datasets
 import environments
 import numpy as np
+from entries import LANCEDB
 from places import data_folder, home
 
 MARK = re.compile(r"(<!-- table: disk -->\n).*?(<!-- end -->)", re.DOTALL)
-LANCEDB = ("lancedb==0.40.0", "pyarrow==24.0.0", "numpy==2.4.6")
 KINDS = ("IVF_HNSW_SQ", "IVF_RQ")
 K = 10
 RECALL = 0.95

@@ -19,19 +19,26 @@ from typing import Any
 
 import datasets
 import machine
+import masks
 import numpy as np
-from adapters.base import Adapter, Ids, K, Rows
+from adapters.base import Adapter, Ids, K, Knob, Rows
 from entries import BY_NAME, Entry
 
 PASSES = 3  # timed passes a point; the median counts
 SECONDS = 1.0  # of one pass of single queries
 BATCH = 1_000  # queries handed over at once
-BATCH_SECONDS = 10.0  # a slower library gets fewer
+BATCH_SECONDS = 3.0  # a slower library gets fewer
 FEWEST = 50  # queries of a pass, however slow
-SLOW_BUILD = 60.0  # seconds; a longer build is not repeated for quiet
+SLOW_BUILD = 30.0  # seconds; a longer build is not repeated for quiet
 LONGEST = 1_800  # seconds a phase may take
 OVERHEAD_ROWS = 10  # as many as there are hits
 OVERHEAD_CALLS = 20_000
+WANTED = 0.95  # recall that a filtered search is to have
+FILTER_SECONDS = 1.5  # of a look at one setting; a slower library is asked fewer queries
+SLOWER = 2  # settings tried after the quickest that has it
+OPENINGS = 5
+REMOVALS = 200
+REMOVAL_SECONDS = 2.0  # a slower library removes fewer
 
 
 @dataclass
@@ -57,7 +64,7 @@ class Phase:
 
     def version(self) -> str:
         """Return the version of the library that is installed."""
-        return importlib.metadata.version(self.entry.requires[0].partition("==")[0])
+        return importlib.metadata.version(self.entry.library)
 
     def loaded(self) -> tuple[Adapter, Rows, dict[str, Any]]:
         """Return the library with its index loaded, the queries, and what loading took."""
@@ -133,7 +140,7 @@ def sweep(
         points.append({"knob": knob, "recall": recall(found, truth), **point})
         said = " ".join(f"{name}={value:g}" for name, value in knob.items())
         print(
-            f"  {phase.entry.name} {said}: recall {points[-1]['recall']:.4f},"
+            f"- {phase.entry.name} {said}: recall {points[-1]['recall']:.4f},"
             f" {point['qps']:,.0f} queries/s, others {point['others']:.2f}",
             flush=True,
         )
@@ -150,40 +157,42 @@ def rates(timed: list[float], count: int) -> dict[str, float]:
     }
 
 
+def one_by_one(
+    phase: Phase, library: Adapter, queries: list[Rows]
+) -> tuple[list[Ids], dict[str, Any]]:
+    """Search one query a call: all once for what is found, then again against the clock."""
+    one, clock = library.one, time.perf_counter
+    began = clock()
+    found = [one(query) for query in queries]
+    took = (clock() - began) / len(queries)
+    count = min(len(queries), max(FEWEST, int((0.1 if phase.quick else SECONDS) / took)))
+
+    def passes() -> list[list[float]]:
+        timed = []
+        for _ in range(PASSES):
+            marks = [clock()]
+            for query in queries[:count]:
+                one(query)
+                marks.append(clock())
+            timed.append(marks)
+        return timed
+
+    timed, guard = machine.undisturbed(passes, phase.tries)
+    calls = sorted(b - a for marks in timed for a, b in itertools.pairwise(marks))
+    return found, {
+        **rates([marks[-1] - marks[0] for marks in timed], count),
+        "p50_us": 1e6 * calls[len(calls) // 2],
+        "p99_us": 1e6 * calls[len(calls) * 99 // 100],
+        **guard,
+    }
+
+
 def single(phase: Phase) -> dict[str, Any]:
     """One query a call, in a Python loop, on one processor."""
     machine.pin(1)
     library, queries, loading = phase.loaded()
-    each = list(queries)
-
-    def measure() -> tuple[list[Ids], dict[str, Any]]:
-        one, clock = library.one, time.perf_counter
-        began = clock()
-        found = [one(query) for query in each]
-        took = (clock() - began) / len(each)
-        count = min(len(each), max(FEWEST, int((0.1 if phase.quick else SECONDS) / took)))
-
-        def passes() -> list[list[float]]:
-            timed = []
-            for _ in range(PASSES):
-                marks = [clock()]
-                for query in each[:count]:
-                    one(query)
-                    marks.append(clock())
-                timed.append(marks)
-            return timed
-
-        timed, guard = machine.undisturbed(passes, phase.tries)
-        calls = sorted(b - a for marks in timed for a, b in itertools.pairwise(marks))
-        return found, {
-            **rates([marks[-1] - marks[0] for marks in timed], count),
-            "p50_us": 1e6 * calls[len(calls) // 2],
-            "p99_us": 1e6 * calls[len(calls) * 99 // 100],
-            **guard,
-        }
-
     zero = machine.resident() - loading["loaded_bytes"]
-    points = sweep(phase, library, measure)
+    points = sweep(phase, library, lambda: one_by_one(phase, library, list(queries)))
     return {**loading, "resident_bytes": machine.resident() - zero, "points": points}
 
 
@@ -239,7 +248,119 @@ def overhead(phase: Phase) -> dict[str, Any]:
     return {"call_us": 1e6 * took / OVERHEAD_CALLS, "rows": len(rows), **guard}
 
 
-PHASES = {"build": build, "single": single, "batch": batch, "overhead": overhead}
+def filters(phase: Phase) -> dict[str, Any]:
+    """Searches that may find some rows only, each at the quickest setting that finds enough.
+
+    Beside each case stands what the same setting finds for the same queries among all rows.
+    """
+    machine.pin(1)
+    library, queries, _ = phase.loaded()
+    rows = datasets.read(phase.data, "base")
+    everything = np.load(phase.data / "neighbors.npy")
+    cases = [(case, case.truth(rows, queries, K)) for case in masks.cases(rows, queries)]
+    del rows
+    plain = {}
+    for knob in library.knobs():
+        library.turn(knob)
+        plain[str(knob)] = [library.one(query) for query in queries]
+    measured = []
+    for case, truth in cases:
+        library.allow(case.name, case.mask)
+        knob, count = quickest(library, list(queries[case.queries]), truth)
+        library.turn(knob)
+        asked = case.queries[:count]
+        found, point = one_by_one(phase, library, list(queries[asked]))
+        unfiltered = recall([plain[str(knob)][i] for i in asked], everything[asked])
+        measured.append(
+            {
+                "mask": case.name,
+                "share": case.share,
+                "asked": case.asked,
+                "passing": int(case.mask.sum()),
+                "knob": knob,
+                "recall": recall(found, truth),
+                "unfiltered": unfiltered,
+                **point,
+            }
+        )
+        print(
+            f"- {phase.entry.name} {case.name}, {case.asked}: recall {measured[-1]['recall']:.4f}"
+            f" (of all rows {unfiltered:.4f}), {point['qps']:,.0f} queries/s",
+            flush=True,
+        )
+    return {"cases": measured}
+
+
+def quickest(library: Adapter, queries: list[Rows], truth: Any) -> tuple[Knob, int]:  # noqa: ANN401
+    """Return the quickest setting with the recall wanted, or else that with the best recall.
+
+    Also how many of the queries a library of this speed is asked.
+    """
+    best: tuple[bool, float, float] | None = None  # enough, recall if not, speed
+    chosen, asked, slower = library.knobs()[0], len(queries), 0
+    for knob in library.knobs():
+        library.turn(knob)
+        library.one(queries[0])
+        began = time.perf_counter()
+        library.one(queries[-1])
+        took = time.perf_counter() - began
+        count = min(len(queries), max(FEWEST, int(FILTER_SECONDS / took)))
+        began = time.perf_counter()
+        found = [library.one(query) for query in queries[:count]]
+        speed = count / (time.perf_counter() - began)
+        share = recall(found, truth)
+        enough = share >= WANTED
+        score = (enough, 0.0 if enough else share, speed)
+        if best is None or score > best:
+            best, chosen, asked, slower = score, knob, count, 0
+        elif best[0]:
+            slower += 1
+        if slower > SLOWER:
+            break
+    return chosen, asked
+
+
+def upkeep(phase: Phase) -> dict[str, Any]:
+    """Opening the saved index, mapped where the library can do that; taking rows out of it."""
+    machine.pin(1)
+    rows = datasets.read(phase.data, "base")
+    library = phase.library(rows.shape[1])
+    chosen = np.random.default_rng(0).permutation(len(rows))[:REMOVALS]
+    del rows
+    opened = []
+    for _ in range(OPENINGS):
+        began = time.perf_counter()
+        library.map()
+        opened.append(time.perf_counter() - began)
+    library.load()
+
+    def removals() -> list[float]:
+        timed: list[float] = []
+        for row in chosen.tolist():
+            began = time.perf_counter()
+            library.remove(row)
+            timed.append(time.perf_counter() - began)
+            if sum(timed) > REMOVAL_SECONDS:
+                break
+        return timed
+
+    timed, guard = machine.undisturbed(removals, 1)  # a row is there to be removed once
+    return {
+        "open_s": statistics.median(opened),
+        "remove_us": 1e6 * statistics.median(timed),
+        "removed": len(timed),
+        **guard,
+    }
+
+
+PHASES = {
+    "build": build,
+    "single": single,
+    "batch": batch,
+    "overhead": overhead,
+    "filters": filters,
+    "upkeep": upkeep,
+}
 
 
 def main() -> None:

@@ -3,7 +3,8 @@
     python report.py RESULTS_FOLDER FILE...
 
 A mark is a line `<!-- table: NAME -->`; all up to the next `<!-- end -->` is replaced. Names:
-`machine`, `goals`, and `compare DATA`, `detail DATA`, `limits DATA` for each data set.
+`machine`, `goals` (of the flat indexes), and for each data set `compare DATA`, `detail DATA`,
+`limits DATA`, `filters DATA`, `growth DATA`, `goals DATA` (of lists and graphs).
 """
 
 import itertools
@@ -23,6 +24,7 @@ Result = dict[str, Any]
 RECALLS = (0.9, 0.95, 0.99)
 OTHERS = 0.15  # as in machine.py: cores of other processes beyond which a figure is marked
 MARK = re.compile(r"(<!-- table: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+ASKED = {"any": "at random", "near": "asked nearby", "far": "asked from afar"}
 GIGA = 1e9
 MEGA = 1e6
 
@@ -46,6 +48,7 @@ def noisy(result: Result) -> str:
     """Return a star when a figure was taken while others used the machine."""
     guards = [result[p] for p in ("build", "overhead") if p in result]
     guards += [x for p in ("single", "batch") for x in result.get(p, {}).get("points", ())]
+    guards += result.get("filters", {}).get("cases", ())
     return "\\*" if any(g["others"] > OTHERS for g in guards) else ""
 
 
@@ -143,6 +146,46 @@ class Tables:
         )
         return self.with_notes(data, f"{points}\n\n{builds}")
 
+    def filters(self, data: str) -> str:
+        """Return what filtered searches reach: QPS, and the recall found at it."""
+        rows, head = [], [""]
+        for result in self.results(data):
+            cases = result.get("filters", {}).get("cases")
+            if not cases:
+                continue
+            head = ["", *(f"{case['share']:.1%}, {ASKED[case['asked']]}" for case in cases)]
+            label = BY_NAME[result["entry"]].label + noisy(result)
+            cells = (f"{number(case['qps'])} ({case['recall']:.3f})" for case in cases)
+            rows.append([f"**{label}**" if label.startswith("limnion") else label, *cells])
+        if not rows:
+            return "Not measured yet."
+        return self.with_notes(data, table(head, rows))
+
+    def growth(self, data: str) -> str:
+        """Return the time of a query at recall 0.95 in a set and in one ten times its size."""
+        larger = goals.larger(data)
+        rows = []
+        for result in self.results(data):
+            speeds = (
+                qps_at(
+                    self.of(name, result["entry"]).get("single", {}).get("points", []), RECALLS[1]
+                )
+                for name in (data, larger)
+            )
+            few, many = speeds
+            if few and many:
+                times = (number(1e6 / few, 1), number(1e6 / many, 1), f"{few / many:.2f} ×")
+                rows.append([BY_NAME[result["entry"]].label, *times])
+        if not rows:
+            return f"Not measured yet on both {data} and {larger}."
+        head = ["µs a query at recall 0.95", data, larger, "growth"]
+        return table(head, sorted(rows, key=lambda row: row[0]))
+
+    def goals(self, data: str) -> str:
+        """Return the goals: of lists and graphs on a set, or of the flat indexes without one."""
+        found = goals.on(self.of, data) if data else goals.rows(self.of)
+        return table(["goal", "wanted", "reached", "met"], found)
+
     def with_notes(self, data: str, text: str) -> str:
         """Return the table with what it is about before it, and what went wrong after it."""
         results = self.results(data)
@@ -208,11 +251,16 @@ class Tables:
     def show(self, name: str) -> str:
         """Return the table of a mark."""
         kind, _, data = name.partition(" ")
-        kinds = {"compare": self.compare, "detail": self.detail, "limits": self.limits}
+        kinds = {
+            "compare": self.compare,
+            "detail": self.detail,
+            "limits": self.limits,
+            "filters": self.filters,
+            "growth": self.growth,
+            "goals": self.goals,
+        }
         if kind in kinds:
             return kinds[kind](data)
-        if kind == "goals":
-            return table(["goal", "wanted", "reached", "met"], goals.rows(self.of))
         if kind == "machine":
             return self.machine()
         raise SystemExit(f"unknown table {name!r}")

@@ -1,15 +1,17 @@
 """The hnswlib graph over float32 rows."""
 
+from typing import Any
+
 import hnswlib
 import numpy as np
 
-from .base import Adapter, Answers, Ids, K, Knob, Rows
-
-EFS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 400, 600)
+from .base import EFS, Adapter, Answers, Ids, K, Knob, Mask, Rows
 
 
 class Library(Adapter):
     """Settings: M, ef_construction."""
+
+    allowed: Any = None
 
     def build(self, rows: Rows) -> None:
         self.index = hnswlib.Index("ip", self.dim)
@@ -32,7 +34,15 @@ class Library(Adapter):
         self.index.set_ef(knob["ef"])
 
     def one(self, query: Rows) -> Ids:
-        return self.index.knn_query(query, K)[0][0]
+        if self.allowed is None:
+            return self.index.knn_query(query, K)[0][0]
+        try:
+            return self.index.knn_query(query, K, filter=self.allowed)[0][0]
+        except RuntimeError:  # it met fewer than K rows that it may return, and returns none
+            return []
 
     def many(self, queries: Rows) -> Answers:
         return self.index.knn_query(queries, K)[0]
+
+    def allow(self, name: str, mask: Mask) -> None:  # noqa: ARG002 - for those that store it
+        self.allowed = mask.tolist().__getitem__

@@ -1,14 +1,12 @@
-"""The quantised graph (SymphonyQG) of rabitqlib: what a good graph reaches beside the scans."""
+"""The quantised graph (SymphonyQG) of rabitqlib."""
 
 import rabitqlib
 
-from .base import Adapter, Answers, Ids, K, Knob, Rows
-
-EFS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 400, 600)
+from .base import EFS, Adapter, Answers, Ids, K, Knob, Rows
 
 
 class Library(Adapter):
-    """Settings: degree, ef_construction, bits."""
+    """Settings: degree, ef_construction, bits (0: the rows as they are)."""
 
     fewest_rows = 64
 

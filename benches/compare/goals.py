@@ -24,6 +24,7 @@ PEER_FILTERS = (
     *("hnswlib", "faiss-hnsw-sq8", "faiss-ivf-pq", "faiss-ivf-rabitq", "faiss-ivf-flat"),
     *("faiss-flat", "lancedb"),
 )
+ASKED = {"any": "at random", "near": "asked nearby", "far": "asked from afar"}
 USUAL = 0.95  # the recall at which all is compared that has one figure only
 
 
@@ -190,7 +191,7 @@ def filtered(of_set: Set, index: str) -> Iterator[list[str]]:
     if not mine:
         yield [f"{index}, filters", "≥ 10 ×", "—", "not measured"]
     for place, case in enumerate(mine):
-        name = f"{index}, {case['share']:.1%} of the rows, asked by {case['asked']}"
+        name = f"{index}, {100 * case['share']:g} % of the rows, {ASKED[case['asked']]}"
         part = case["recall"] / case["unfiltered"]
         yield [f"{name}: recall / of all rows", "≥ 0.99 ×", *verdict(part, 0.99, "×")]
         best: tuple[tuple[bool, float], str, float] | None = None

@@ -157,13 +157,21 @@ def rates(timed: list[float], count: int) -> dict[str, float]:
     }
 
 
+def plain(ids: Ids) -> list[int]:
+    """Return ids as numbers: arrays that stay would keep the freed memory of a search in between.
+
+    That is the library's to reuse, and would look like the memory of its index.
+    """
+    return [int(i) for i in ids]
+
+
 def one_by_one(
     phase: Phase, library: Adapter, queries: list[Rows]
 ) -> tuple[list[Ids], dict[str, Any]]:
     """Search one query a call: all once for what is found, then again against the clock."""
     one, clock = library.one, time.perf_counter
     began = clock()
-    found = [one(query) for query in queries]
+    found = [plain(one(query)) for query in queries]
     took = (clock() - began) / len(queries)
     count = min(len(queries), max(FEWEST, int((0.1 if phase.quick else SECONDS) / took)))
 
@@ -259,10 +267,10 @@ def filters(phase: Phase) -> dict[str, Any]:
     everything = np.load(phase.data / "neighbors.npy")
     cases = [(case, case.truth(rows, queries, K)) for case in masks.cases(rows, queries)]
     del rows
-    plain = {}
+    among_all = {}
     for knob in library.knobs():
         library.turn(knob)
-        plain[str(knob)] = [library.one(query) for query in queries]
+        among_all[str(knob)] = [plain(library.one(query)) for query in queries]
     measured = []
     for case, truth in cases:
         library.allow(case.name, case.mask)
@@ -270,7 +278,7 @@ def filters(phase: Phase) -> dict[str, Any]:
         library.turn(knob)
         asked = case.queries[:count]
         found, point = one_by_one(phase, library, list(queries[asked]))
-        unfiltered = recall([plain[str(knob)][i] for i in asked], everything[asked])
+        unfiltered = recall([among_all[str(knob)][i] for i in asked], everything[asked])
         measured.append(
             {
                 "mask": case.name,
@@ -306,7 +314,7 @@ def quickest(library: Adapter, queries: list[Rows], truth: Any) -> tuple[Knob, i
         took = time.perf_counter() - began
         count = min(len(queries), max(FEWEST, int(FILTER_SECONDS / took)))
         began = time.perf_counter()
-        found = [library.one(query) for query in queries[:count]]
+        found = [plain(library.one(query)) for query in queries[:count]]
         speed = count / (time.perf_counter() - began)
         share = recall(found, truth)
         enough = share >= WANTED

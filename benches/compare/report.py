@@ -24,7 +24,7 @@ Result = dict[str, Any]
 RECALLS = (0.9, 0.95, 0.99)
 OTHERS = 0.15  # as in machine.py: cores of other processes beyond which a figure is marked
 MARK = re.compile(r"(<!-- table: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
-ASKED = {"any": "at random", "near": "asked nearby", "far": "asked from afar"}
+SAID_OF_FILTERS = "queries a second of searches among a part of the rows, and the recall found."
 GIGA = 1e9
 MEGA = 1e6
 
@@ -153,13 +153,16 @@ class Tables:
             cases = result.get("filters", {}).get("cases")
             if not cases:
                 continue
-            head = ["", *(f"{case['share']:.1%}, {ASKED[case['asked']]}" for case in cases)]
+            head = [
+                "",
+                *(f"{100 * case['share']:g} %, {goals.ASKED[case['asked']]}" for case in cases),
+            ]
             label = BY_NAME[result["entry"]].label + noisy(result)
             cells = (f"{number(case['qps'])} ({case['recall']:.3f})" for case in cases)
             rows.append([f"**{label}**" if label.startswith("limnion") else label, *cells])
         if not rows:
             return "Not measured yet."
-        return self.with_notes(data, table(head, rows))
+        return f"{data}: {SAID_OF_FILTERS}\n\n{table(head, rows)}"
 
     def growth(self, data: str) -> str:
         """Return the time of a query at recall 0.95 in a set and in one ten times its size."""

@@ -3,7 +3,8 @@
 What there is so far:
 
 - indexes of vectors: `RabitqPlusIndex` for most uses, `RabitqAsymIndex`, `RabitqIndex`,
-  `FlatF32Index`, among which `recommend` chooses, and `IvfIndex` for many rows. All fit `AnyIndex`.
+  `FlatF32Index`, among which `recommend` chooses, and `IvfIndex` for many rows. All fit `AnyIndex`;
+  `HammingIndex` is for binary vectors.
 - `Hits`, a sequence of `Hit(id, score, distance)`: what a search gives back; `HitsBatch` is a
   sequence of those.
 - `Database`, configured by `Config`: records with a whole history in one folder, from asyncio;
@@ -70,12 +71,14 @@ from limnion.errors import (
 )
 from limnion.indexes import (
     FlatF32Index,
+    HammingIndex,
     Hit,
     IvfIndex,
     RabitqAsymIndex,
     RabitqIndex,
     RabitqPlusIndex,
     Recommendation,
+    Selection,
     recommend,
 )
 from limnion.protocols import AnyIndex
@@ -115,6 +118,7 @@ __all__ = [
     "FlatF32Index",
     "ForkedProcessError",
     "FsBackend",
+    "HammingIndex",
     "Hit",
     "Hits",
     "HitsBatch",
@@ -141,6 +145,7 @@ __all__ = [
     "Records",
     "RefreshResult",
     "Retention",
+    "Selection",
     "SerializationError",
     "StoreBackend",
     "StoreError",

@@ -39,6 +39,7 @@ from limnion.types import (
     AmongLike,
     ArrowStream,
     AsOf,
+    ExcludeLike,
     Expect,
     Fusion,
     IdsLike,
@@ -56,6 +57,7 @@ __all__ = [
     "Embedder",
     "FlatIndex",
     "FsBackend",
+    "HammingIndex",
     "Hits",
     "HitsBatch",
     "Hold",
@@ -68,6 +70,7 @@ __all__ = [
     "ObjectStoreBackend",
     "Record",
     "Request",
+    "Selection",
     "Store",
     "StoreBackend",
     "VectorBackend",
@@ -300,6 +303,32 @@ class VectorIndex:
     def update_batch(self, ids: IdsLike, vectors: MatrixLike) -> None:
         """Replaces the vectors of rows that are there: all, or none where something is wrong."""
 
+    def merge(self, other: VectorIndex, *, progress: Progress = False) -> None:
+        """Appends the rows of another index under their ids.
+
+        All of them, or none where something is wrong. Both have one dimension and one metric, and
+        no id in common; `other` stays as it is. What it keeps of each vector is encoded anew. Where
+        neither keeps originals, codes are copied, which takes indexes that began as copies of one.
+
+        Raises `DuplicateIdError`, `DimensionMismatch`, `InvalidArgumentError`, `NoOriginalsError`;
+        `InvalidTypeError` for an index of another kind.
+        """
+
+    def select(
+        self, where: WhereLike | None = None, *, exclude: ExcludeLike | None = None
+    ) -> Selection:
+        """Names rows that searches may find, once for any number of them: what `where=` takes.
+
+        Without `where` all rows but those in `exclude`. It names ids, so it stays right when the
+        index changes: the next search looks them up again.
+        """
+
+    def vectors(self, ids: IdsLike) -> NDArray[np.float32]:
+        """The original vectors of rows: a new array of shape (m, d), in the order of `ids`.
+
+        Raises `IdNotFoundError`, and `NoOriginalsError` where only codes are kept.
+        """
+
     @property
     def dim(self) -> int:
         """How many dimensions a vector has."""
@@ -372,6 +401,7 @@ class FlatIndex(VectorIndex):
         recall: float | None = None,
         rerank_factor: int | None = None,
         where: WhereLike | None = None,
+        exclude: ExcludeLike | None = None,
         radius: float | None = None,
     ) -> Hits:
         """The `k` rows nearest to `query`, best first. Fewer come back only where fewer rows match.
@@ -382,9 +412,11 @@ class FlatIndex(VectorIndex):
             recall: How sure to be of each true neighbour, above 0 and at most 1. Without it 0.99;
                 1.0 is exact.
             rerank_factor: Look closely at exactly `k * rerank_factor` rows instead.
-            where: The rows that may be found, as an array of ids, or as a mask with one bool a row
-                in the order of `ids`. It is applied inside the scan: no match is missed, and blocks
-                of rows without one are skipped.
+            where: The rows that may be found: an array of ids, a roaring bitmap of them, a mask
+                with one bool a row in the order of `ids`, or what `select` made of one. It is
+                applied inside the scan: no match is missed, and blocks of rows without one are
+                skipped.
+            exclude: Ids that are not to be found. `k` others still are, where there are as many.
             radius: How far a hit may be, as its `distance`; fewer than `k` come back where fewer
                 rows are that near.
 
@@ -399,6 +431,7 @@ class FlatIndex(VectorIndex):
         recall: float | None = None,
         rerank_factor: int | None = None,
         where: WhereLike | None = None,
+        exclude: ExcludeLike | None = None,
         radius: float | None = None,
     ) -> _Coroutine[Any, Any, Hits]:
         """`search`, to be awaited: on asyncio, uvloop, and whatever has their interface.
@@ -406,6 +439,36 @@ class FlatIndex(VectorIndex):
         The query is copied at once; the search begins with the first await. A small index answers
         without a hop to another thread.
         """
+
+    def search_by_id(
+        self,
+        id: int,
+        k: int = 10,
+        *,
+        recall: float | None = None,
+        rerank_factor: int | None = None,
+        where: WhereLike | None = None,
+        exclude: ExcludeLike | None = None,
+        radius: float | None = None,
+    ) -> Hits:
+        """The `k` rows nearest to the row with an id, which is itself left out.
+
+        What `search` finds from its vector, or, where only codes are kept, from what its code says
+        of it. Raises `IdNotFoundError`, and what `search` raises.
+        """
+
+    def search_by_id_async(
+        self,
+        id: int,
+        k: int = 10,
+        *,
+        recall: float | None = None,
+        rerank_factor: int | None = None,
+        where: WhereLike | None = None,
+        exclude: ExcludeLike | None = None,
+        radius: float | None = None,
+    ) -> _Coroutine[Any, Any, Hits]:
+        """`search_by_id`, to be awaited."""
 
     def search_batch(
         self,
@@ -415,6 +478,7 @@ class FlatIndex(VectorIndex):
         recall: float | None = None,
         rerank_factor: int | None = None,
         where: WhereLike | None = None,
+        exclude: ExcludeLike | None = None,
         radius: float | None = None,
         progress: Progress = False,
     ) -> HitsBatch:
@@ -432,6 +496,7 @@ class FlatIndex(VectorIndex):
         recall: float | None = None,
         rerank_factor: int | None = None,
         where: WhereLike | None = None,
+        exclude: ExcludeLike | None = None,
         radius: float | None = None,
     ) -> _Coroutine[Any, Any, HitsBatch]:
         """`search_batch`, to be awaited. A cancelled await stops the work."""
@@ -478,6 +543,7 @@ class ListIndex(VectorIndex):
         recall: float | None = None,
         nprobe: int | None = None,
         where: WhereLike | None = None,
+        exclude: ExcludeLike | None = None,
         radius: float | None = None,
     ) -> Hits:
         """The `k` rows nearest to `query`, best first. Fewer come back only where fewer rows match.
@@ -488,8 +554,10 @@ class ListIndex(VectorIndex):
             recall: The share of the true neighbours to find, above 0 and at most 1. Without it
                 0.95; 1.0 looks at every original.
             nprobe: Look into exactly so many lists instead, the nearest.
-            where: The rows that may be found, as an array of ids, or as a mask with one bool a row
-                in the order of `ids`. Where they are few, all of them are measured.
+            where: The rows that may be found: an array of ids, a roaring bitmap of them, a mask
+                with one bool a row in the order of `ids`, or what `select` made of one. Where they
+                are few, all of them are measured.
+            exclude: Ids that are not to be found. `k` others still are, where there are as many.
             radius: How far a hit may be, as its `distance`; fewer than `k` come back where fewer
                 rows are that near.
 
@@ -504,6 +572,7 @@ class ListIndex(VectorIndex):
         recall: float | None = None,
         nprobe: int | None = None,
         where: WhereLike | None = None,
+        exclude: ExcludeLike | None = None,
         radius: float | None = None,
     ) -> _Coroutine[Any, Any, Hits]:
         """`search`, to be awaited: on asyncio, uvloop, and whatever has their interface.
@@ -511,6 +580,36 @@ class ListIndex(VectorIndex):
         The query is copied at once; the search begins with the first await. A short search is
         answered without a hop to another thread.
         """
+
+    def search_by_id(
+        self,
+        id: int,
+        k: int = 10,
+        *,
+        recall: float | None = None,
+        nprobe: int | None = None,
+        where: WhereLike | None = None,
+        exclude: ExcludeLike | None = None,
+        radius: float | None = None,
+    ) -> Hits:
+        """The `k` rows nearest to the row with an id, which is itself left out.
+
+        What `search` finds from its vector, or, where only codes are kept, from what its code says
+        of it. Raises `IdNotFoundError`, and what `search` raises.
+        """
+
+    def search_by_id_async(
+        self,
+        id: int,
+        k: int = 10,
+        *,
+        recall: float | None = None,
+        nprobe: int | None = None,
+        where: WhereLike | None = None,
+        exclude: ExcludeLike | None = None,
+        radius: float | None = None,
+    ) -> _Coroutine[Any, Any, Hits]:
+        """`search_by_id`, to be awaited."""
 
     def search_batch(
         self,
@@ -520,6 +619,7 @@ class ListIndex(VectorIndex):
         recall: float | None = None,
         nprobe: int | None = None,
         where: WhereLike | None = None,
+        exclude: ExcludeLike | None = None,
         radius: float | None = None,
         progress: Progress = False,
     ) -> HitsBatch:
@@ -536,6 +636,7 @@ class ListIndex(VectorIndex):
         recall: float | None = None,
         nprobe: int | None = None,
         where: WhereLike | None = None,
+        exclude: ExcludeLike | None = None,
         radius: float | None = None,
     ) -> _Coroutine[Any, Any, HitsBatch]:
         """`search_batch`, to be awaited. A cancelled await stops the work."""
@@ -547,6 +648,7 @@ class ListIndex(VectorIndex):
         recall: float | None,
         nprobe: int | None,
         where: WhereLike | None,
+        exclude: ExcludeLike | None,
         radius: float | None,
     ) -> tuple[int, int, int]: ...
     @property
@@ -568,6 +670,204 @@ class ListIndex(VectorIndex):
 
     @classmethod
     def _from_bytes(cls, bytes: NDArray[np.uint8]) -> Self: ...
+
+@final
+class Selection:
+    """Rows that searches may find: what `select` returns, and `where=` takes.
+
+    It names ids, so it stays right when the index changes: the next search looks them up again. It
+    may serve other indexes too.
+    """
+
+    def __len__(self) -> int:
+        """How many rows it allowed in the index when it was last used."""
+
+    def __bool__(self) -> bool: ...
+
+@final
+class HammingIndex:
+    """Binary vectors, eight bits a byte, searched by the number of bits in which they differ.
+
+    Exact: every search looks at all rows, 32 to 64 bytes of them a few nanoseconds each. The
+    `distance` of a hit is the number of differing bits d, its `score` is 1 / (1 + d). Rules for
+    threads, awaits, errors and files are those of the other indexes.
+
+    >>> import limnion, numpy as np
+    >>> bools = np.random.default_rng(0).random((1000, 256)) < 0.5
+    >>> index = limnion.HammingIndex.build(np.packbits(bools, axis=-1))
+    >>> hit = index.search(index[7], k=1)[0]
+    >>> hit.id, hit.distance
+    (7, 0.0)
+    """
+
+    def __new__(cls, *_made: Any, **_options: Any) -> Self: ...
+    @staticmethod
+    def build(
+        vectors: NDArray[np.uint8], *, ids: IdsLike | None = None, progress: Progress = False
+    ) -> HammingIndex:
+        """Builds an index of the rows of `vectors`, a C-contiguous uint8 array (n, bytes).
+
+        Args:
+            vectors: Eight bits a byte, as `numpy.packbits` makes them; they are copied.
+            ids: One id for each row; 0, 1, 2 ... without.
+            progress: `True` for a bar, or a callable of (done, total).
+
+        Raises:
+            InvalidTypeError: for another dtype, order or number of axes.
+            InvalidArgumentError: for vectors without bytes, or with more than 8,192.
+            DuplicateIdError: for an id that comes twice.
+        """
+
+    def add(self, id: int, vector: NDArray[np.uint8]) -> None:
+        """Appends one vector under a new id. The vector is copied.
+
+        Raises `DuplicateIdError`, `DimensionMismatch`, `InvalidTypeError`.
+        """
+
+    def add_batch(self, vectors: NDArray[np.uint8], *, ids: IdsLike | None = None) -> None:
+        """Appends the rows of `vectors`: all of them, or none where something is wrong.
+
+        `ids` has one new id for each row; without it, rows are numbered on from the largest id.
+        """
+
+    def remove(self, ids: int | IdsLike) -> None:
+        """Removes the row with an id, or the rows with several.
+
+        All of them, or none where one is missing (`IdNotFoundError`).
+        """
+
+    def update(self, id: int, vector: NDArray[np.uint8]) -> None:
+        """Replaces the vector of a row that is there. Raises `IdNotFoundError` where it is not."""
+
+    def merge(self, other: HammingIndex) -> None:
+        """Appends the rows of another index under their ids: all, or none.
+
+        Raises `DuplicateIdError` for an id that both have, `DimensionMismatch`.
+        """
+
+    def select(
+        self, where: WhereLike | None = None, *, exclude: ExcludeLike | None = None
+    ) -> Selection:
+        """Names rows that searches may find, once for any number of them: what `where=` takes."""
+
+    def search(
+        self,
+        query: NDArray[np.uint8],
+        k: int = 10,
+        *,
+        where: WhereLike | None = None,
+        exclude: ExcludeLike | None = None,
+        radius: float | None = None,
+    ) -> Hits:
+        """The `k` rows that differ from `query` in the fewest bits, best first.
+
+        Args:
+            query: A uint8 array of shape (bytes,).
+            k: How many hits, at least 1. Fewer come back only where fewer rows match.
+            where: The rows that may be found: ids, a bitmap, a mask, or what `select` made of one.
+            exclude: Ids that are not to be found.
+            radius: In how many bits a hit may differ.
+
+        Raises `EmptyIndex`, `DimensionMismatch`, `InvalidArgumentError`, `InvalidTypeError`.
+        """
+
+    def search_async(
+        self,
+        query: NDArray[np.uint8],
+        k: int = 10,
+        *,
+        where: WhereLike | None = None,
+        exclude: ExcludeLike | None = None,
+        radius: float | None = None,
+    ) -> _Coroutine[Any, Any, Hits]:
+        """`search`, to be awaited."""
+
+    def search_by_id(
+        self,
+        id: int,
+        k: int = 10,
+        *,
+        where: WhereLike | None = None,
+        exclude: ExcludeLike | None = None,
+        radius: float | None = None,
+    ) -> Hits:
+        """The `k` rows nearest to the row with an id, which is itself left out.
+
+        Raises `IdNotFoundError`, and what `search` raises.
+        """
+
+    def search_by_id_async(
+        self,
+        id: int,
+        k: int = 10,
+        *,
+        where: WhereLike | None = None,
+        exclude: ExcludeLike | None = None,
+        radius: float | None = None,
+    ) -> _Coroutine[Any, Any, Hits]:
+        """`search_by_id`, to be awaited."""
+
+    def search_batch(
+        self,
+        queries: NDArray[np.uint8],
+        k: int = 10,
+        *,
+        where: WhereLike | None = None,
+        exclude: ExcludeLike | None = None,
+        radius: float | None = None,
+        progress: Progress = False,
+    ) -> HitsBatch:
+        """`search` for each row of `queries`, a uint8 array of shape (m, bytes), on all cores."""
+
+    def search_batch_async(
+        self,
+        queries: NDArray[np.uint8],
+        k: int = 10,
+        *,
+        where: WhereLike | None = None,
+        exclude: ExcludeLike | None = None,
+        radius: float | None = None,
+    ) -> _Coroutine[Any, Any, HitsBatch]:
+        """`search_batch`, to be awaited. A cancelled await stops the work."""
+
+    @property
+    def dim(self) -> int:
+        """How many bits a vector has."""
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes on the heap, spare room included. What lies in a mapped file does not count."""
+
+    @property
+    def ids(self) -> NDArray[np.uint64]:
+        """The ids in the order of the rows: a new array of shape (n,)."""
+
+    def __len__(self) -> int: ...
+    def __contains__(self, id: object, /) -> bool: ...
+    def __getitem__(self, id: int, /) -> NDArray[np.uint8]: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __ne__(self, other: object, /) -> bool: ...
+    __hash__: ClassVar[None]  # type: ignore[assignment]
+    def __reduce__(self) -> tuple[Any, ...]: ...
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the index to a file; a file of that name is replaced, all at once.
+
+        The same index gives the same bytes. Raises `PersistError`.
+        """
+
+    @staticmethod
+    def load(path: str | os.PathLike[str], mmap: bool = False) -> HammingIndex:
+        """Reads an index from a file that `save` wrote.
+
+        The whole file is read and verified. With `mmap=True` it is mapped instead, and verified
+        when it is first used; for files that nobody shortens meanwhile.
+
+        Raises `IndexFileNotFoundError`, `CorruptFileError`, `NewerFileError`; `PersistError` where
+        the file holds an index of another class.
+        """
+
+    @staticmethod
+    def _from_bytes(bytes: NDArray[np.uint8]) -> HammingIndex: ...
 
 @final
 class Record:

@@ -7,6 +7,7 @@
 | `RabitqAsymIndex` | 2- to 8-bit codes                | 1/4 to 1       | recall in little memory |
 | `RabitqPlusIndex` | codes and originals (f32 or f16) | 4 1/8 or 2 1/8 | speed and exact scores  |
 | `IvfIndex`        | the same, in lists round centres | 4 1/4 or 2 1/4 | many rows               |
+| `HammingIndex`    | binary vectors                   | 1/8            | bits from elsewhere     |
 
 The first four are flat: they scan every row, so that nothing is ever missed for the index's
 structure, and rows come and go at no cost to quality. `IvfIndex` looks into as many of its lists as
@@ -22,6 +23,8 @@ unbiased and carry a bound, by which a search knows which rows it has to look at
 (1005, 0.0)
 >>> index.search(vectors[5], k=1, where=[1006, 1007])[0].id in {1006, 1007}
 True
+>>> index.search_by_id(1005, k=1) == index.search(vectors[5], k=1, exclude=[1005])
+True
 """
 
 from __future__ import annotations
@@ -29,12 +32,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from limnion import _native
-from limnion._native import FlatIndex, Hits, HitsBatch, ListIndex
+from limnion._native import FlatIndex, HammingIndex, Hits, HitsBatch, ListIndex, Selection
 
 if TYPE_CHECKING:
     from typing import Self
 
     from limnion.types import (
+        ExcludeLike,
         IdsLike,
         MatrixLike,
         Metric,
@@ -47,6 +51,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Explanation",
     "FlatF32Index",
+    "HammingIndex",
     "Hit",
     "Hits",
     "HitsBatch",
@@ -55,6 +60,7 @@ __all__ = [
     "RabitqIndex",
     "RabitqPlusIndex",
     "Recommendation",
+    "Selection",
     "recommend",
 ]
 
@@ -357,10 +363,11 @@ class IvfIndex(ListIndex):
         recall: float | None = None,
         nprobe: int | None = None,
         where: WhereLike | None = None,
+        exclude: ExcludeLike | None = None,
         radius: float | None = None,
     ) -> Explanation:
         """Searches as `search` does, and tells what that took instead of what was found."""
-        return Explanation(*self._explain(query, k, recall, nprobe, where, radius))
+        return Explanation(*self._explain(query, k, recall, nprobe, where, exclude, radius))
 
 
 class Recommendation(NamedTuple):

@@ -19,7 +19,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from limnion._native import Hits, HitsBatch
-    from limnion.types import IdsLike, MatrixLike, Metric, VectorLike, WhereLike
+    from limnion.types import (
+        ExcludeLike,
+        IdsLike,
+        MatrixLike,
+        Metric,
+        VectorLike,
+        WhereLike,
+    )
 
 __all__ = ["AnyIndex", "AsyncBackend", "Backend", "Changes", "Description", "Pulled"]
 
@@ -82,9 +89,23 @@ class AnyIndex(Protocol):
         *,
         recall: float | None = None,
         where: WhereLike | None = None,
+        exclude: ExcludeLike | None = None,
         radius: float | None = None,
     ) -> Hits:
         """The rows nearest to a query, best first."""
+        ...
+
+    def search_by_id(
+        self,
+        id: int,
+        k: int = 10,
+        *,
+        recall: float | None = None,
+        where: WhereLike | None = None,
+        exclude: ExcludeLike | None = None,
+        radius: float | None = None,
+    ) -> Hits:
+        """The rows nearest to a row, which is itself left out."""
         ...
 
     def search_batch(
@@ -94,6 +115,7 @@ class AnyIndex(Protocol):
         *,
         recall: float | None = None,
         where: WhereLike | None = None,
+        exclude: ExcludeLike | None = None,
         radius: float | None = None,
     ) -> HitsBatch:
         """The rows nearest to each of several queries."""

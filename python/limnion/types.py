@@ -9,14 +9,17 @@ from typing import Any, Literal, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from limnion._native import Selection
 from limnion.filters import Filter
 
 __all__ = [
     "AmongLike",
     "ArrowStream",
     "AsOf",
+    "Bitmap",
     "Durability",
     "EmbedFn",
+    "ExcludeLike",
     "Expect",
     "FilterLike",
     "Fusion",
@@ -68,8 +71,31 @@ class ArrowStream(Protocol):
 Fusion: TypeAlias = Literal["rrf", "weighted"]
 """How two orders of rows become one: by their ranks, or by their scores."""
 
-WhereLike: TypeAlias = NDArray[np.bool_] | NDArray[np.integer[Any]] | Sequence[int] | Sequence[bool]
-"""The rows that a search may find: their ids, or one bool a row in the order of `index.ids`."""
+
+class Bitmap(Protocol):
+    """A roaring bitmap of ids, such as pyroaring's `BitMap` and `BitMap64`."""
+
+    def serialize(self) -> bytes:
+        """The bitmap in the portable format of Roaring, of 32 or 64 bits."""
+        ...
+
+
+WhereLike: TypeAlias = (
+    NDArray[np.bool_]
+    | NDArray[np.integer[Any]]
+    | Sequence[int]
+    | Sequence[bool]
+    | Bitmap
+    | Selection
+)
+"""The rows that a search may find.
+
+Their ids, as an array or a bitmap; one bool a row in the order of `index.ids`; or what `select`
+made of either, which is looked up once for any number of searches.
+"""
+
+ExcludeLike: TypeAlias = int | IdsLike | Bitmap
+"""The ids that a search may not find, whether or not there are such rows."""
 
 Progress: TypeAlias = bool | Callable[[int, int], object]
 """`True` for a bar on stderr, or a callable of (done, total); what it raises ends the work."""

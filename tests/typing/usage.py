@@ -77,6 +77,18 @@ def search_lists(index: limnion.IvfIndex) -> None:
     index.search(query, rerank_factor=2)  # type: ignore[call-arg]
 
 
+def select(index: limnion.IvfIndex, bits: NDArray[np.uint8]) -> None:
+    """Rows are named by ids, by masks, and once for many searches."""
+    chosen = assert_type(index.select([1, 2], exclude=2), limnion.Selection)
+    assert_type(index.search_by_id(3, where=chosen, exclude=[4]), limnion.Hits)
+    assert_type(index.vectors([1]), NDArray[np.float32])
+    index.merge(index)
+    binary = assert_type(limnion.HammingIndex.build(bits), limnion.HammingIndex)
+    assert_type(binary.search(bits[0], radius=3), limnion.Hits)
+    assert_type(binary.search_batch(bits), limnion.HitsBatch)
+    index.search(query, where=3)  # type: ignore[arg-type]
+
+
 def look(index: limnion.RabitqPlusIndex) -> None:
     """An index is a collection of vectors."""
     assert_type(len(index), int)

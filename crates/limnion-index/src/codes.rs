@@ -1,5 +1,6 @@
 //! The codes of all rows: blocks of sign bits for the scan, and beside them the further bits.
 
+use half::f16;
 use limnion_rabitq::{Encoded, Quantizer, Workspace};
 use limnion_simd::{BlockShape, Level, Line};
 use limnion_types::{Job, Result};
@@ -101,6 +102,17 @@ impl Codes {
         if let Some(block) = self.block_bytes().get(block * size..(block + 1) * size) {
             self.shape.read_signs(block, lane, signs);
         }
+    }
+
+    /// What the code of a row, made around a centre, says of its vector.
+    pub(crate) fn decode(&self, place: u32, centre: &[f32]) -> Vec<f32> {
+        let mut signs = vec![0; self.shape.code_bytes()];
+        self.read_signs(place, &mut signs);
+        let (size, block) = (self.shape.block_bytes(), place as usize / ROWS);
+        let block = self.block_bytes().get(block * size..(block + 1) * size);
+        let [_, rescale, _] =
+            block.map_or([f16::ZERO; 3], |block| self.shape.read_factors(block, place as usize % ROWS));
+        self.quantizer.decode(Level::current(), &signs, rescale, self.extra_row(place), centre)
     }
 
     /// Codes of so many empty blocks.
@@ -244,6 +256,28 @@ impl Codes {
             }
         }
         self.squares = (self.squares.0 * COARSER * COARSER, self.squares.1 * COARSER * COARSER);
+    }
+
+    /// Appends the codes of another, whose quantizer is the same.
+    pub(crate) fn copy_from(&mut self, other: &Self) {
+        let first = self.len;
+        self.grow(first + other.len);
+        let (size, mut signs) = (self.shape.block_bytes(), vec![0; self.shape.code_bytes()]);
+        let blocks: &mut [u8] = bytemuck::cast_slice_mut(self.blocks.to_mut());
+        for row in 0..other.len {
+            other.read_signs(row as u32, &mut signs);
+            let from = other.block_bytes().get(row / ROWS * size..(row / ROWS + 1) * size);
+            let to = (first + row) / ROWS * size;
+            if let (Some(from), Some(to)) = (from, blocks.get_mut(to..to + size)) {
+                let [add, rescale, error] = self.shape.read_factors(from, row % ROWS);
+                self.shape.write_row(to, (first + row) % ROWS, &signs, add, rescale, error);
+            }
+        }
+        let start = first * self.quantizer.extra_bytes();
+        if let Some(place) = self.extra.to_mut().get_mut(start..) {
+            place.copy_from_slice(&other.extra);
+        }
+        self.squares = (self.squares.0.min(other.squares.0), self.squares.1.max(other.squares.1));
     }
 
     /// Removes a row; the last one takes its place.

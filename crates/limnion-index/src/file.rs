@@ -5,7 +5,7 @@
 //! ```text
 //! offset  bytes  header
 //!      0      8  magic "limnidx\n"
-//!      8      4  version: 1, or 2 for an index of lists
+//!      8      4  version: 1, 2 for an index of lists, 3 for one of binary vectors
 //!     12      4  number of sections, s
 //!     16      8  length of the whole file
 //!     24      4  CRC-32 of the section table
@@ -36,8 +36,8 @@
 //!        36   1  metric: 0 l2, 1 ip, 2 cosine
 //!        37   1  bits
 //!        38   1  originals: 0 none, 1 f32, 2 f16
-//!        39   1  kind: 0 flat, 1 lists
-//!        40  24  zeros, or what `ivf_file.rs` says of lists
+//!        39   1  kind: 0 flat, 1 lists, 2 binary vectors
+//!        40  24  zeros, or what `ivf_file.rs` says of lists; `hamming.rs` has META of binary vectors
 //! ```
 //!
 //! A reader checks every length against the file's before it allocates, and refuses newer versions by name.
@@ -60,11 +60,11 @@ use crate::originals::{Matrix, Originals};
 use crate::params::{Params, Precision};
 use crate::rbpx;
 use crate::storage::{Source, Storage};
-use crate::table::Table;
+use crate::table::{Table, new_revision};
 
 const MAGIC: &[u8; 8] = b"limnidx\n";
 /// The newest version that is read.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 const FLAT_VERSION: u32 = 1;
 const HEADER: usize = 32;
 const ENTRY: usize = 24;
@@ -234,6 +234,7 @@ fn write(version: u32, sections: &[Section<'_>], out: &mut impl Write) -> io::Re
 pub(crate) enum Kind {
     Flat = 0,
     Lists = 1,
+    Bits = 2,
 }
 
 /// What META holds, whichever the kind.
@@ -396,19 +397,37 @@ impl<'a> Reader<'a> {
 
     /// META, of an index of this kind.
     pub(crate) fn meta(&self, kind: Kind) -> Result<Meta> {
-        let bytes = self.bytes(*b"META")?;
-        match (bytes.get(KIND_AT).copied(), kind) {
-            (Some(0), Kind::Flat) | (Some(1), Kind::Lists) => Meta::read(bytes),
-            (Some(0), _) => Err(other_kind("a flat index", "FlatIndex")),
-            (Some(1), _) => Err(other_kind("an index of lists", "IvfIndex")),
+        self.check_kind(kind)?;
+        Meta::read(self.bytes(*b"META")?)
+    }
+
+    /// An error unless the file holds an index of this kind.
+    pub(crate) fn check_kind(&self, kind: Kind) -> Result<()> {
+        match self.bytes(*b"META")?.get(KIND_AT).copied() {
+            Some(found) if found == kind as u8 => Ok(()),
+            Some(0) => Err(other_kind("a flat index", "FlatIndex")),
+            Some(1) => Err(other_kind("an index of lists", "IvfIndex")),
+            Some(2) => Err(other_kind("an index of binary vectors", "HammingIndex")),
             _ => Err(corrupt("the kind of its index is unknown")),
         }
+    }
+
+    /// The ids of so many rows.
+    pub(crate) fn ids(&self, rows: usize) -> Result<Ids> {
+        let ids = match self.find(*b"IDS_") {
+            None => Ids::Dense { len: rows },
+            Some(_) => Ids::listed(self.array(*b"IDS_", rows, 1)?),
+        };
+        if self.verify == Verify::Now && !ids.are_different() {
+            return Err(corrupt("an id comes twice"));
+        }
+        Ok(ids)
     }
 
     /// The rows beside their codes.
     pub(crate) fn table(&self, meta: &Meta) -> Result<Table> {
         let Meta { params, dim, rows, .. } = meta;
-        let (file, verify, dim, rows) = (self, self.verify, *dim, *rows);
+        let (file, dim, rows) = (self, *dim, *rows);
         let originals = match params.originals {
             None => None,
             Some(Precision::F32) => Some(Originals::F32(Matrix::new(file.array(*b"VECS", rows, dim)?, dim))),
@@ -419,14 +438,8 @@ impl<'a> Reader<'a> {
         } else {
             None
         };
-        let ids = match file.find(*b"IDS_") {
-            None => Ids::Dense { len: rows },
-            Some(_) => Ids::listed(file.array(*b"IDS_", rows, 1)?),
-        };
-        if verify == Verify::Now && !ids.are_different() {
-            return Err(corrupt("an id comes twice"));
-        }
-        Ok(Table { metric: params.metric, dim, ids, originals, inverse_lengths })
+        let ids = file.ids(rows)?;
+        Ok(Table { metric: params.metric, dim, ids, originals, inverse_lengths, revision: new_revision() })
     }
 
     /// Codes with so many places.
@@ -462,7 +475,7 @@ impl Fields<'_> {
         self.take().map(u32::from_le_bytes)
     }
 
-    fn u64(&mut self) -> Result<u64> {
+    pub(crate) fn u64(&mut self) -> Result<u64> {
         self.take().map(u64::from_le_bytes)
     }
 

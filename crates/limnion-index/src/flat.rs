@@ -188,11 +188,7 @@ impl FlatIndex {
         let (before, squares) = (self.len(), self.codes.as_ref().map(Codes::squares));
         for (piece, ids) in rows.pieces(PIECE_ROWS).zip(ids.chunks(PIECE_ROWS)) {
             if let Err(error) = self.append(piece, ids, job) {
-                self.truncate(before);
-                if let (Some(codes), Some(squares)) = (&mut self.codes, squares) {
-                    codes.set_squares(squares);
-                }
-                self.shrink();
+                self.withdraw(before, squares);
                 return Err(error);
             }
             job.advance(piece.len() as u64);
@@ -210,11 +206,14 @@ impl FlatIndex {
         Ok(())
     }
 
-    fn truncate(&mut self, len: usize) {
+    /// Takes the rows from `len` on back, when the lengths of the others were these.
+    pub(crate) fn withdraw(&mut self, len: usize, squares: Option<(f32, f32)>) {
         self.table.truncate(len);
         if let Some(codes) = &mut self.codes {
             codes.truncate(len);
+            squares.into_iter().for_each(|squares| codes.set_squares(squares));
         }
+        self.shrink();
     }
 
     /// Removes rows. All of them, or none on error. The last rows take the free places, and memory is given back once

@@ -6,7 +6,8 @@
 //! over slices: the index knows nothing of storage, of Python, or of time. Long work is parallel on the current rayon
 //! pool and stops when its [`Job`](limnion_types::Job) says so.
 //!
-//! An [`IvfIndex`] keeps the same in lists round centres, and looks only into those that may hold neighbours.
+//! An [`IvfIndex`] keeps the same in lists round centres, and looks only into those that may hold neighbours. A
+//! [`HammingIndex`] is for binary vectors.
 //!
 //! ```
 //! use limnion_index::{FlatIndex, Params, Precision, SearchOptions};
@@ -28,20 +29,24 @@ mod builder;
 mod changes;
 mod codes;
 mod exact;
+mod exclusion;
 mod file;
 mod flat;
+mod hamming;
 mod ids;
 mod input;
 mod ivf;
 mod ivf_file;
 mod kmeans;
 mod lists;
+mod merge;
 mod originals;
 mod params;
 mod probe;
 mod rbpx;
 mod recall;
 mod recommend;
+mod reconstruct;
 mod search;
 mod selection;
 mod storage;
@@ -49,8 +54,10 @@ mod table;
 mod top;
 
 pub use builder::{Builder, sample_rows};
+pub use exclusion::Exclusion;
 pub use file::Verify;
 pub use flat::FlatIndex;
+pub use hamming::{HammingIndex, HammingOptions};
 pub use ivf::{IvfIndex, IvfParams};
 pub use limnion_simd::huge_pages;
 pub use originals::{Matrix, Originals};

@@ -129,11 +129,15 @@ impl Originals {
         }
     }
 
-    /// One row as f32.
-    pub(crate) fn vector(&self, row: u32) -> Vec<f32> {
+    /// Appends one row, as f32, to `vectors`.
+    pub(crate) fn read(&self, row: u32, vectors: &mut Vec<f32>) {
         match self {
-            Self::F32(matrix) => matrix.row(row).to_vec(),
-            Self::F16(matrix) => matrix.row(row).to_f32_vec(),
+            Self::F32(matrix) => vectors.extend_from_slice(matrix.row(row)),
+            Self::F16(matrix) => {
+                let start = vectors.len();
+                vectors.resize(start + matrix.dim, 0.0);
+                matrix.row(row).convert_to_f32_slice(vectors.get_mut(start..).unwrap_or_default());
+            }
         }
     }
 

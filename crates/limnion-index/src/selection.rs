@@ -1,5 +1,7 @@
 //! The rows that a search may find.
 
+use crate::{FlatIndex, IvfIndex};
+
 /// The rows that a search may find, compiled for the block scan: made once, used for any number of searches.
 ///
 /// It belongs to the index that made it, as it is: after rows were removed, make it again.
@@ -44,6 +46,22 @@ impl Selection {
         Self { blocks, count }
     }
 
+    /// The rows of this selection that are not in another.
+    #[must_use]
+    pub fn without(&self, other: &Self) -> Self {
+        let mut others = other.blocks.iter().peekable();
+        let mut blocks = self.blocks.clone();
+        blocks.retain_mut(|(block, mask)| {
+            while others.next_if(|(other, _)| other < block).is_some() {}
+            if let Some((_, out)) = others.next_if(|(other, _)| other == block) {
+                *mask &= !out;
+            }
+            *mask != 0
+        });
+        let count = blocks.iter().map(|(_, mask)| mask.count_ones() as usize).sum();
+        Self { blocks, count }
+    }
+
     /// How many rows it allows.
     pub fn len(&self) -> usize {
         self.count
@@ -62,6 +80,34 @@ impl Selection {
     }
 }
 
+impl FlatIndex {
+    /// A number that is another after each change, and in each index but a clone: a selection that was made at this one is
+    /// good as long as it stays.
+    pub fn revision(&self) -> u64 {
+        self.table.revision
+    }
+
+    /// All rows but those with these ids.
+    pub fn select_all_but(&self, ids: &[u64]) -> Selection {
+        Selection::from_mask(&self.table.all_but(ids))
+    }
+}
+
+impl IvfIndex {
+    /// A number that is another after each change, and in each index but a clone: a selection that was made at this one is
+    /// good as long as it stays.
+    pub fn revision(&self) -> u64 {
+        self.table.revision
+    }
+
+    /// All rows but those with these ids. After the index changed, make it again.
+    pub fn select_all_but(&self, ids: &[u64]) -> Selection {
+        let mask = self.table.all_but(ids);
+        let rows = (0..).zip(mask).filter(|(_, allowed)| *allowed);
+        Selection::from_rows(rows.map(|(row, _)| self.lists.place(row)).collect())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::Selection;
@@ -75,5 +121,12 @@ mod tests {
         assert_eq!(selection, Selection::from_mask(&mask));
         assert_eq!(selection.rows().collect::<Vec<_>>(), [3, 31, 32, 64, 70]);
         assert_eq!((selection.len(), selection.is_empty()), (5, false));
+    }
+
+    #[test]
+    fn what_is_in_another_selection_can_be_left_out() {
+        let (rows, out) = ([3, 31, 32, 64, 70, 200], [0, 31, 64, 65, 70, 100]);
+        let left = Selection::from_rows(rows.to_vec()).without(&Selection::from_rows(out.to_vec()));
+        assert_eq!(left, Selection::from_rows(vec![3, 32, 200]));
     }
 }

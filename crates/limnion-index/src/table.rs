@@ -1,6 +1,7 @@
 //! The rows of an index, beside their codes: ids, and where they are kept the vectors themselves.
 
 use std::borrow::Cow;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use limnion_types::{Error, ErrorKind, Metric, Result};
 
@@ -23,6 +24,8 @@ pub(crate) struct Table {
     pub(crate) originals: Option<Originals>,
     /// 1 / length of each original, where the metric is cosine.
     pub(crate) inverse_lengths: Option<Storage<f32>>,
+    /// Another number after each change, which no other table has but a clone: for those who remember where rows lie.
+    pub(crate) revision: u64,
 }
 
 impl Table {
@@ -30,7 +33,14 @@ impl Table {
         let originals = params.originals.map(|precision| Originals::with_capacity(precision, dim, capacity));
         let inverse_lengths = (params.metric == Metric::Cosine && originals.is_some())
             .then(|| Storage::new(Vec::with_capacity(capacity)));
-        Self { metric: params.metric, dim, ids: Ids::Dense { len: 0 }, originals, inverse_lengths }
+        Self {
+            metric: params.metric,
+            dim,
+            ids: Ids::Dense { len: 0 },
+            originals,
+            inverse_lengths,
+            revision: new_revision(),
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -57,6 +67,7 @@ impl Table {
 
     /// Appends rows with new ids and, under cosine, their inverse lengths.
     pub(crate) fn append(&mut self, rows: Rows<'_>, ids: &[u64], inverse: Option<&[f32]>) {
+        self.revision = new_revision();
         if let Some(originals) = &mut self.originals {
             originals.append(rows);
         }
@@ -66,8 +77,15 @@ impl Table {
         self.ids.extend(ids);
     }
 
+    /// Appends rows of which nothing is kept here but new ids.
+    pub(crate) fn append_ids(&mut self, ids: &[u64]) {
+        self.revision = new_revision();
+        self.ids.extend(ids);
+    }
+
     /// Replaces the vector of a row; `inverse` is its inverse length under cosine.
     pub(crate) fn set(&mut self, row: u32, vector: &[f32], inverse: f32) {
+        self.revision = new_revision();
         if let Some(originals) = &mut self.originals {
             originals.set(row, vector);
         }
@@ -78,6 +96,7 @@ impl Table {
     }
 
     pub(crate) fn swap_remove(&mut self, row: u32) {
+        self.revision = new_revision();
         self.ids.swap_remove(row);
         if let Some(originals) = &mut self.originals {
             originals.swap_remove(row);
@@ -88,6 +107,7 @@ impl Table {
     }
 
     pub(crate) fn truncate(&mut self, len: usize) {
+        self.revision = new_revision();
         self.ids.truncate(len);
         if let Some(originals) = &mut self.originals {
             originals.truncate(len);
@@ -115,10 +135,34 @@ impl Table {
 
     /// The original vector of the row with this id.
     pub(crate) fn vector(&self, id: u64) -> Result<Vec<f32>> {
+        self.vectors(&[id])
+    }
+
+    /// The original vectors of the rows with these ids, one after another.
+    pub(crate) fn vectors(&self, ids: &[u64]) -> Result<Vec<f32>> {
         let originals = self.originals.as_ref().ok_or_else(no_originals)?;
-        let row = self.ids.row(id).ok_or_else(|| not_found(id))?;
         originals.verify()?;
-        Ok(originals.vector(row))
+        let mut vectors = Vec::with_capacity(ids.len() * self.dim);
+        for &id in ids {
+            originals.read(self.row(id)?, &mut vectors);
+        }
+        Ok(vectors)
+    }
+
+    /// The row with this id.
+    pub(crate) fn row(&self, id: u64) -> Result<u32> {
+        self.ids.row(id).ok_or_else(|| not_found(id))
+    }
+
+    /// One bool a row: whether its id is another than these.
+    pub(crate) fn all_but(&self, ids: &[u64]) -> Vec<bool> {
+        let mut mask = vec![true; self.len()];
+        for row in ids.iter().filter_map(|&id| self.ids.row(id)) {
+            if let Some(place) = mask.get_mut(row as usize) {
+                *place = false;
+            }
+        }
+        mask
     }
 
     /// All original vectors, without a copy.
@@ -151,7 +195,7 @@ impl Table {
         Rows::check("queries", queries, self.dim, self.metric)
     }
 
-    fn check_not_empty(&self) -> Result<()> {
+    pub(crate) fn check_not_empty(&self) -> Result<()> {
         if self.len() > 0 {
             return Ok(());
         }
@@ -166,6 +210,12 @@ impl Table {
         self.inverse_lengths.as_ref().map_or(Ok(()), |kept| kept.verify("lengths"))?;
         self.ids.list().map_or(Ok(()), |list| list.verify("ids"))
     }
+}
+
+/// A number that no table has had.
+pub(crate) fn new_revision() -> u64 {
+    static REVISIONS: AtomicU64 = AtomicU64::new(0);
+    REVISIONS.fetch_add(1, Ordering::Relaxed)
 }
 
 fn check_count(ids: &[u64], vectors: usize) -> Result<()> {

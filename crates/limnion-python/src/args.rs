@@ -192,6 +192,38 @@ unsafe fn elements<'a, T: numpy::Element>(
     }
 }
 
+/// A mask of shape (n,), where `array` is one.
+pub(crate) fn mask(array: &Bound<'_, PyUntypedArray>) -> PyResult<Option<Vec<bool>>> {
+    if array.dtype().num() != NPY_TYPES::NPY_BOOL as i32 || array.ndim() != 1 {
+        return Ok(None);
+    }
+    let array = contiguous(array, "uint8")?;
+    // A numpy bool may hold any byte, a Rust bool may not.
+    // SAFETY: just made C-contiguous and of this type; copied before anything else runs.
+    let mask = unsafe { elements::<u8>(&array, 0..array.len()) };
+    Ok(Some(mask.iter().map(|&byte| byte != 0).collect()))
+}
+
+/// Binary vectors: a C-contiguous uint8 array of one or two dimensions, copied, and its shape.
+pub(crate) fn bits_of(name: &str, given: &Bound<'_, PyAny>, ndim: usize) -> PyResult<(Vec<u8>, Vec<usize>)> {
+    let py = given.py();
+    let wrong = |came: String| {
+        let shape = if ndim == 1 { "(bytes,)" } else { "(n, bytes)" };
+        let message = format!("{name} must be a C-contiguous uint8 array of shape {shape}, got {came}");
+        invalid_type(py, message, Some("np.packbits(bools, axis=-1) makes eight bits a byte".to_owned()))
+    };
+    let array = given.cast::<PyUntypedArray>().map_err(|_| wrong(type_name(given)))?;
+    if array.ndim() != ndim || array.dtype().num() != NPY_TYPES::NPY_UBYTE as i32 || !array.is_c_contiguous()
+    {
+        return Err(wrong(came(array)));
+    }
+    let mut copy = Vec::new();
+    copy.try_reserve_exact(array.len()).map_err(|_| PyMemoryError::new_err(()))?;
+    // SAFETY: the array has the element type and is C-contiguous; we are attached, so that no Python code moves it meanwhile.
+    copy.extend_from_slice(unsafe { elements::<u8>(array, 0..array.len()) });
+    Ok((copy, array.shape().to_vec()))
+}
+
 fn is_half(array: &Bound<'_, PyUntypedArray>) -> bool {
     array.dtype().num() == NPY_TYPES::NPY_HALF as i32
 }
@@ -223,7 +255,7 @@ fn shape_of(ndim: usize) -> &'static str {
 }
 
 /// An array, told in the words of a message.
-fn came(array: &Bound<'_, PyUntypedArray>) -> String {
+pub(crate) fn came(array: &Bound<'_, PyUntypedArray>) -> String {
     let mut told = format!("{} of shape {}", array.dtype(), shape(array));
     if !array.is_c_contiguous() {
         told.push_str(", not C-contiguous");
@@ -247,7 +279,7 @@ fn numpy<'py>(py: Python<'py>, function: &'static str) -> PyResult<Bound<'py, Py
     NUMPY.get_or_try_init(py, || py.import("numpy").map(Bound::unbind))?.bind(py).getattr(function)
 }
 
-fn as_array<'py>(given: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyUntypedArray>> {
+pub(crate) fn as_array<'py>(given: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyUntypedArray>> {
     numpy(given.py(), "asarray")?.call1((given,))?.cast_into().map_err(PyErr::from)
 }
 
@@ -433,37 +465,6 @@ pub(crate) fn originals(given: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Pre
         Error::new(ErrorKind::InvalidArgument, format!("originals must be 'f32' or 'f16', got {name:?}"))
     });
     known.map(Some).or_raise(given.py())
-}
-
-/// The rows that a search may find.
-pub(crate) enum Where {
-    /// One bool a row, in the order of the index's ids.
-    Mask(Vec<bool>),
-    /// Their ids.
-    Ids(Vec<u64>),
-}
-
-impl Where {
-    pub(crate) fn take(given: &Bound<'_, PyAny>) -> PyResult<Self> {
-        let wrong = |came: String| {
-            let message =
-                format!("where must be an array of ids or a boolean mask of shape (n,), got {came}");
-            invalid_type(given.py(), message, None)
-        };
-        let array = as_array(given).map_err(|_| wrong(type_name(given)))?;
-        if array.dtype().num() == NPY_TYPES::NPY_BOOL as i32 && array.ndim() == 1 {
-            let array = contiguous(&array, "uint8")?;
-            // A numpy bool may hold any byte, a Rust bool may not.
-            // SAFETY: just made C-contiguous and of this type; copied before anything else runs.
-            let mask = unsafe { elements::<u8>(&array, 0..array.len()) };
-            return Ok(Self::Mask(mask.iter().map(|&byte| byte != 0).collect()));
-        }
-        let sequence = !given.is_instance_of::<PyUntypedArray>();
-        if array.ndim() != 1 || !(sequence || matches!(array.dtype().kind(), b'u' | b'i')) {
-            return Err(wrong(if sequence { type_name(given) } else { came(&array) }));
-        }
-        ids("where", given).map(Self::Ids)
-    }
 }
 
 /// Who is told how far a job is: nobody, a bar on stderr, or a callable of the user's.

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use limnion_index::{FlatIndex, IvfIndex, Source, Verify};
+use limnion_index::{FlatIndex, HammingIndex, IvfIndex, Source, Verify};
 use limnion_types::{Error, ErrorKind, Job, Result};
 use memmap2::Mmap;
 
@@ -14,6 +14,8 @@ use crate::classes::{self, Class};
 const RBPX: &[u8] = b"rbpx";
 /// The class of an index of lists.
 const LISTS: &str = "IvfIndex";
+/// The class of an index of binary vectors.
+const HAMMING: &str = "HammingIndex";
 
 /// Opens the flat index in the file at `path`; `wanted` is the class that asks.
 pub(crate) fn flat(path: &Path, mmap: bool, wanted: &str, job: &Job) -> Result<FlatIndex> {
@@ -41,14 +43,25 @@ pub(crate) fn lists(path: &Path, mmap: bool) -> Result<IvfIndex> {
     index.map_err(|error| told_apart(error, path, LISTS))
 }
 
+/// Opens the index of binary vectors in the file at `path`.
+pub(crate) fn hamming(path: &Path, mmap: bool) -> Result<HammingIndex> {
+    let index = if mmap {
+        HammingIndex::from_bytes(&(Arc::new(mapped(path)?) as Source), Verify::OnFirstUse)
+            .map_err(|error| error.within(path.display()))
+    } else {
+        HammingIndex::load(path)
+    };
+    index.map_err(|error| told_apart(error, path, HAMMING))
+}
+
 /// Names the right class where a file is well, but another's.
 fn told_apart(error: Error, path: &Path, wanted: &str) -> Error {
     let right = match error.kind() {
         ErrorKind::InvalidArgument | ErrorKind::CorruptFile => class_in(path),
         _ => None,
     };
-    let lists = |class: &str| class == LISTS;
-    match right.filter(|right| lists(right) != lists(wanted)) {
+    let kind = |class: &str| (class == LISTS, class == HAMMING);
+    match right.filter(|right| kind(right) != kind(wanted)) {
         Some(right) => classes::not_of_class(path, wanted, right),
         None => error,
     }
@@ -62,6 +75,9 @@ fn class_in(path: &Path) -> Option<&'static str> {
     }
     if IvfIndex::from_bytes(&map, Verify::OnFirstUse).is_ok() {
         return Some(LISTS);
+    }
+    if HammingIndex::from_bytes(&map, Verify::OnFirstUse).is_ok() {
+        return Some(HAMMING);
     }
     let index = FlatIndex::from_bytes(&map, Verify::OnFirstUse).ok()?;
     Class::that_fits(index.params()).ok().map(|class| class.name())

@@ -8,7 +8,7 @@ use numpy::{PyArray1, PyArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyType};
 
-use crate::args::{self, Matrix, Progress, Where};
+use crate::args::{self, Matrix, Progress};
 use crate::build::build;
 use crate::classes::Class;
 use crate::coroutine::Coroutine;
@@ -19,6 +19,7 @@ use crate::held::{self, Facts, Held};
 use crate::index::{self, Kept, VectorIndex};
 use crate::pool::{Task, Watch};
 use crate::results::{Hits, HitsBatch};
+use crate::scope::{Near, Scope, Within};
 
 /// Rows refined for each hit, as a guess, where a search does not say.
 const USUAL_RERANK: u32 = 4;
@@ -27,65 +28,54 @@ const USUAL_RERANK: u32 = 4;
 #[pyclass(frozen, subclass, extends = VectorIndex, name = "FlatIndex", module = "limnion._native")]
 pub(crate) struct Flat {
     held: Held<FlatIndex>,
+    facts: Facts,
 }
 
 /// An index as an instance of one of the four classes.
 pub(crate) fn wrap<'py>(class: &Bound<'py, PyType>, index: FlatIndex) -> PyResult<Bound<'py, PyAny>> {
     let Params { metric, bits, originals, .. } = *index.params();
     let facts = Facts { dim: index.dim(), metric, bits, originals };
-    index::wrap(class, Kept::Flat(Held::new(index, facts)))
+    index::wrap(class, Kept::Flat(Held::new(index)), facts)
 }
 
-/// A search without its query.
+/// A search.
 struct Request {
-    k: usize,
+    near: Near,
+    scope: Scope,
     recall: Option<f32>,
     rerank_factor: Option<u32>,
-    allowed: Option<Where>,
-    radius: Option<f32>,
 }
 
 impl Request {
     #[inline]
     fn take(
-        k: Option<&Bound<'_, PyAny>>,
+        near: Near,
+        scope: Scope,
         recall: Option<&Bound<'_, PyAny>>,
         rerank_factor: Option<&Bound<'_, PyAny>>,
-        allowed: Option<&Bound<'_, PyAny>>,
-        radius: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         Ok(Self {
-            k: k.map_or(Ok(10), |k| args::count("k", k))?,
+            near,
+            scope,
             recall: recall.map(|recall| args::number("recall", recall)).transpose()?,
             rerank_factor: rerank_factor.map(|factor| args::small("rerank_factor", factor)).transpose()?,
-            allowed: allowed.map(Where::take).transpose()?,
-            radius: radius.map(|radius| args::number("radius", radius)).transpose()?,
         })
     }
 
-    fn with<R>(&self, index: &FlatIndex, search: impl FnOnce(&SearchOptions<'_>) -> Result<R>) -> Result<R> {
-        let selection = match &self.allowed {
-            None => None,
-            Some(Where::Ids(ids)) => Some(index.select_ids(ids)),
-            Some(Where::Mask(mask)) => Some(index.select_mask(mask)?),
-        };
-        search(&SearchOptions {
-            k: self.k,
-            recall: self.recall,
-            rerank_factor: self.rerank_factor,
-            selection: selection.as_ref(),
-            radius: self.radius,
-        })
+    fn options<'a>(&self, Within { k, selection, radius }: Within<'a>) -> SearchOptions<'a> {
+        SearchOptions { k, recall: self.recall, rerank_factor: self.rerank_factor, selection, radius }
     }
 }
 
 impl held::Request<FlatIndex> for Request {
-    fn one(&self, index: &FlatIndex, query: &[f32]) -> Result<Vec<Hit>> {
-        self.with(index, |options| index.search(query, options))
+    fn one(&self, index: &FlatIndex) -> Result<Vec<Hit>> {
+        let query = self.near.vector(index)?;
+        self.scope.one(index, |within| index.search(&query, &self.options(within)))
     }
 
-    fn batch(&self, index: &FlatIndex, queries: &[f32], job: &Job) -> Result<Vec<Vec<Hit>>> {
-        self.with(index, |options| index.search_batch(queries, options, job))
+    fn batch(&self, index: &FlatIndex, job: &Job) -> Result<Vec<Vec<Hit>>> {
+        let queries = self.near.vector(index)?;
+        self.scope.batch(index, |within| index.search_batch(&queries, &self.options(within), job))
     }
 
     fn bytes(&self, index: &FlatIndex) -> usize {
@@ -95,12 +85,17 @@ impl held::Request<FlatIndex> for Request {
         }
         let code = index.dim() / 8 + 6;
         let factor = self.rerank_factor.or(params.rerank_factor).unwrap_or(USUAL_RERANK);
-        let refined = self.k.saturating_mul(factor as usize).min(index.len());
+        let refined = self.scope.k().saturating_mul(factor as usize).min(index.len());
         (index.len() * code).saturating_add(refined * original)
     }
 }
 
 impl Flat {
+    #[inline]
+    fn near_vector(&self, query: &Bound<'_, PyAny>) -> PyResult<Near> {
+        self.facts.vector("query", query).map(Near::Vector)
+    }
+
     /// Calls `look` on this thread, detached.
     pub(crate) fn look<R: Send>(
         &self,
@@ -122,11 +117,11 @@ impl Flat {
         _options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<PyClassInitializer<Self>> {
         match index::made(class, made)? {
-            Kept::Flat(held) => {
-                let base = VectorIndex::new(Kept::Flat(held.clone()));
-                Ok(PyClassInitializer::from(base).add_subclass(Self { held }))
+            (Kept::Flat(held), facts) => {
+                let base = VectorIndex::new(Kept::Flat(held.clone()), facts);
+                Ok(PyClassInitializer::from(base).add_subclass(Self { held, facts }))
             }
-            Kept::Lists(_) => Err(index::not_made(class)),
+            (Kept::Lists(_), _) => Err(index::not_made(class)),
         }
     }
 
@@ -167,14 +162,15 @@ impl Flat {
     /// - `rerank_factor`: look closely at exactly `k * rerank_factor` rows instead.
     /// - `where`: the rows that may be found, as an array of ids or as a mask with one bool a row in the order of `ids`.
     ///   It is applied inside the scan: no match is missed, and blocks of rows without one are skipped.
+    /// - `exclude`: ids that are not to be found.
     /// - `radius`: how far a hit may be, as its `distance`.
     ///
     /// Cost: one pass over the codes (or the vectors, for `FlatF32Index`) on this thread, with the interpreter released.
     ///
     /// Raises `EmptyIndex`, `DimensionMismatch`, `InvalidArgumentError`, `InvalidTypeError`.
     #[pyo3(
-        signature = (query, k = None, *, recall = None, rerank_factor = None, r#where = None, radius = None),
-        text_signature = "($self, query, k=10, *, recall=None, rerank_factor=None, where=None, radius=None)"
+        signature = (query, k = None, *, recall = None, rerank_factor = None, r#where = None, exclude = None, radius = None),
+        text_signature = "($self, query, k=10, *, recall=None, rerank_factor=None, where=None, exclude=None, radius=None)"
     )]
     #[expect(clippy::too_many_arguments, reason = "keyword options of one call")]
     fn search(
@@ -185,10 +181,12 @@ impl Flat {
         recall: Option<&Bound<'_, PyAny>>,
         rerank_factor: Option<&Bound<'_, PyAny>>,
         r#where: Option<&Bound<'_, PyAny>>,
+        exclude: Option<&Bound<'_, PyAny>>,
         radius: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Hits> {
-        let request = Request::take(k, recall, rerank_factor, r#where, radius)?;
-        self.held.search(py, query, &request)
+        let near = self.near_vector(query)?;
+        let request = Request::take(near, Scope::take(k, r#where, exclude, radius)?, recall, rerank_factor)?;
+        self.held.search(py, &request)
     }
 
     /// `search`, to be awaited: on asyncio, uvloop, and whatever has their interface.
@@ -196,9 +194,10 @@ impl Flat {
     /// The query is copied at once; the search begins with the first await. A small index answers without a hop to another
     /// thread.
     #[pyo3(
-        signature = (query, k = None, *, recall = None, rerank_factor = None, r#where = None, radius = None),
-        text_signature = "($self, query, k=10, *, recall=None, rerank_factor=None, where=None, radius=None)"
+        signature = (query, k = None, *, recall = None, rerank_factor = None, r#where = None, exclude = None, radius = None),
+        text_signature = "($self, query, k=10, *, recall=None, rerank_factor=None, where=None, exclude=None, radius=None)"
     )]
+    #[expect(clippy::too_many_arguments, reason = "keyword options of one call")]
     fn search_async(
         &self,
         query: &Bound<'_, PyAny>,
@@ -206,19 +205,65 @@ impl Flat {
         recall: Option<&Bound<'_, PyAny>>,
         rerank_factor: Option<&Bound<'_, PyAny>>,
         r#where: Option<&Bound<'_, PyAny>>,
+        exclude: Option<&Bound<'_, PyAny>>,
         radius: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Coroutine> {
-        let request = Request::take(k, recall, rerank_factor, r#where, radius)?;
-        self.held.search_async(query, request)
+        let near = self.near_vector(query)?;
+        let request = Request::take(near, Scope::take(k, r#where, exclude, radius)?, recall, rerank_factor)?;
+        Ok(self.held.search_async(request))
+    }
+
+    /// The `k` rows nearest to the row with an id, which is itself left out: `search` from its vector, or, where only codes
+    /// are kept, from what its code says of it.
+    ///
+    /// Raises `IdNotFoundError`, and what `search` raises.
+    #[pyo3(
+        signature = (id, k = None, *, recall = None, rerank_factor = None, r#where = None, exclude = None, radius = None),
+        text_signature = "($self, id, k=10, *, recall=None, rerank_factor=None, where=None, exclude=None, radius=None)"
+    )]
+    #[expect(clippy::too_many_arguments, reason = "keyword options of one call")]
+    fn search_by_id(
+        &self,
+        py: Python<'_>,
+        id: &Bound<'_, PyAny>,
+        k: Option<&Bound<'_, PyAny>>,
+        recall: Option<&Bound<'_, PyAny>>,
+        rerank_factor: Option<&Bound<'_, PyAny>>,
+        r#where: Option<&Bound<'_, PyAny>>,
+        exclude: Option<&Bound<'_, PyAny>>,
+        radius: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Hits> {
+        let (id, scope) = (args::id("id", id)?, Scope::take(k, r#where, exclude, radius)?);
+        self.held.search(py, &Request::take(Near::Row(id), scope.without(id), recall, rerank_factor)?)
+    }
+
+    /// `search_by_id`, to be awaited.
+    #[pyo3(
+        signature = (id, k = None, *, recall = None, rerank_factor = None, r#where = None, exclude = None, radius = None),
+        text_signature = "($self, id, k=10, *, recall=None, rerank_factor=None, where=None, exclude=None, radius=None)"
+    )]
+    #[expect(clippy::too_many_arguments, reason = "keyword options of one call")]
+    fn search_by_id_async(
+        &self,
+        id: &Bound<'_, PyAny>,
+        k: Option<&Bound<'_, PyAny>>,
+        recall: Option<&Bound<'_, PyAny>>,
+        rerank_factor: Option<&Bound<'_, PyAny>>,
+        r#where: Option<&Bound<'_, PyAny>>,
+        exclude: Option<&Bound<'_, PyAny>>,
+        radius: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Coroutine> {
+        let (id, scope) = (args::id("id", id)?, Scope::take(k, r#where, exclude, radius)?);
+        Ok(self.held.search_async(Request::take(Near::Row(id), scope.without(id), recall, rerank_factor)?))
     }
 
     /// `search` for each row of `queries`, a float32 array of shape (m, d): parallel, and several queries a pass over the
     /// codes. Finds what single searches find.
     #[pyo3(
         signature = (
-            queries, k = None, *, recall = None, rerank_factor = None, r#where = None, radius = None, progress = None
+            queries, k = None, *, recall = None, rerank_factor = None, r#where = None, exclude = None, radius = None, progress = None
         ),
-        text_signature = "($self, queries, k=10, *, recall=None, rerank_factor=None, where=None, radius=None, progress=False)"
+        text_signature = "($self, queries, k=10, *, recall=None, rerank_factor=None, where=None, exclude=None, radius=None, progress=False)"
     )]
     #[expect(clippy::too_many_arguments, reason = "keyword options of one call")]
     fn search_batch(
@@ -229,18 +274,22 @@ impl Flat {
         recall: Option<&Bound<'_, PyAny>>,
         rerank_factor: Option<&Bound<'_, PyAny>>,
         r#where: Option<&Bound<'_, PyAny>>,
+        exclude: Option<&Bound<'_, PyAny>>,
         radius: Option<&Bound<'_, PyAny>>,
         progress: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<HitsBatch> {
-        let request = Request::take(k, recall, rerank_factor, r#where, radius)?;
-        self.held.search_batch(py, queries, request, &Progress::given(progress, "search")?)
+        let (rows, queries) = self.facts.rows("queries", queries)?;
+        let scope = Scope::take(k, r#where, exclude, radius)?;
+        let request = Request::take(Near::Vector(queries), scope, recall, rerank_factor)?;
+        self.held.search_batch(py, rows, request, &Progress::given(progress, "search")?)
     }
 
     /// `search_batch`, to be awaited. A cancelled await stops the work.
     #[pyo3(
-        signature = (queries, k = None, *, recall = None, rerank_factor = None, r#where = None, radius = None),
-        text_signature = "($self, queries, k=10, *, recall=None, rerank_factor=None, where=None, radius=None)"
+        signature = (queries, k = None, *, recall = None, rerank_factor = None, r#where = None, exclude = None, radius = None),
+        text_signature = "($self, queries, k=10, *, recall=None, rerank_factor=None, where=None, exclude=None, radius=None)"
     )]
+    #[expect(clippy::too_many_arguments, reason = "keyword options of one call")]
     fn search_batch_async(
         &self,
         queries: &Bound<'_, PyAny>,
@@ -248,10 +297,13 @@ impl Flat {
         recall: Option<&Bound<'_, PyAny>>,
         rerank_factor: Option<&Bound<'_, PyAny>>,
         r#where: Option<&Bound<'_, PyAny>>,
+        exclude: Option<&Bound<'_, PyAny>>,
         radius: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Coroutine> {
-        let request = Request::take(k, recall, rerank_factor, r#where, radius)?;
-        self.held.search_batch_async(queries, request)
+        let (_, queries) = self.facts.rows("queries", queries)?;
+        let scope = Scope::take(k, r#where, exclude, radius)?;
+        let request = Request::take(Near::Vector(queries), scope, recall, rerank_factor)?;
+        Ok(self.held.search_batch_async(request))
     }
 
     /// Reads an index from a file that `save` wrote, or from an `.rbpx` file of ruvector.

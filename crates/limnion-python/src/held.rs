@@ -22,10 +22,9 @@ const ON_THE_SPOT: usize = 2 << 20;
 /// An index that many may hold. Clones hold the same one.
 pub(crate) struct Held<I> {
     gate: Arc<Gate<I>>,
-    facts: Facts,
 }
 
-/// What never changes about an index.
+/// What never changes about an index of vectors.
 #[derive(Clone, Copy)]
 pub(crate) struct Facts {
     pub(crate) dim: usize,
@@ -34,11 +33,13 @@ pub(crate) struct Facts {
     pub(crate) originals: Option<Precision>,
 }
 
-/// A search without its query; owned, so that it can go to another thread.
-pub(crate) trait Request<I>: Send + 'static {
-    fn one(&self, index: &I, query: &[f32]) -> Result<Vec<Hit>>;
+/// A search, owned, so that it can go to another thread.
+pub(crate) trait Request<I>: Send + Sync + 'static {
+    /// Answers the one query.
+    fn one(&self, index: &I) -> Result<Vec<Hit>>;
 
-    fn batch(&self, index: &I, queries: &[f32], job: &Job) -> Result<Vec<Vec<Hit>>>;
+    /// Answers each of several queries.
+    fn batch(&self, index: &I, job: &Job) -> Result<Vec<Vec<Hit>>>;
 
     /// About how many bytes a search reads.
     fn bytes(&self, index: &I) -> usize;
@@ -46,17 +47,13 @@ pub(crate) trait Request<I>: Send + 'static {
 
 impl<I> Clone for Held<I> {
     fn clone(&self) -> Self {
-        Self { gate: self.gate.clone(), facts: self.facts }
+        Self { gate: self.gate.clone() }
     }
 }
 
 impl<I: Send + Sync + 'static> Held<I> {
-    pub(crate) fn new(index: I, facts: Facts) -> Self {
-        Self { gate: Gate::new(index), facts }
-    }
-
-    pub(crate) fn facts(&self) -> &Facts {
-        &self.facts
+    pub(crate) fn new(index: I) -> Self {
+        Self { gate: Gate::new(index) }
     }
 
     /// Leave to read, now or when the writers ahead are through; Ctrl-C ends the wait.
@@ -120,73 +117,57 @@ impl<I: Send + Sync + 'static> Held<I> {
     }
 
     #[inline]
-    pub(crate) fn search(
-        &self,
-        py: Python<'_>,
-        query: &Bound<'_, PyAny>,
-        request: &(impl Request<I> + Sync),
-    ) -> PyResult<Hits> {
-        let query = self.facts.vector("query", query)?;
-        self.read(py, |index| request.one(index, &query)).map(Hits::new)
+    pub(crate) fn search(&self, py: Python<'_>, request: &impl Request<I>) -> PyResult<Hits> {
+        self.read(py, |index| request.one(index)).map(Hits::new)
     }
 
     /// [`Held::search`], to be awaited.
-    pub(crate) fn search_async(
-        &self,
-        query: &Bound<'_, PyAny>,
-        request: impl Request<I> + Sync,
-    ) -> PyResult<Coroutine> {
-        let query = self.facts.vector("query", query)?;
+    pub(crate) fn search_async(&self, request: impl Request<I>) -> Coroutine {
         let gate = self.gate.clone();
-        Ok(Coroutine::new(move |py| {
+        Coroutine::new(move |py| {
             let free = gate.try_read().transpose().or_raise(py)?;
             if let Some(reader) = free.filter(|index| request.bytes(index) <= ON_THE_SPOT) {
-                let hits = py.outside(|| request.one(&reader, &query)).or_raise(py)?;
+                let hits = py.outside(|| request.one(&reader)).or_raise(py)?;
                 return wrap_hits(py, hits).map(Step::Done);
             }
             pending(py, wrap_hits, |job, delivery| {
                 gate.read(move |reader| {
                     let work = move || {
                         job.check()?;
-                        request.one(&*reader?, &query)
+                        request.one(&*reader?)
                     };
                     pool::spawn(work, |answer| delivery.answer(answer));
                 });
             })
-        }))
+        })
     }
 
+    /// Answers a request for so many queries, on the pool.
     pub(crate) fn search_batch(
         &self,
         py: Python<'_>,
-        queries: &Bound<'_, PyAny>,
+        queries: usize,
         request: impl Request<I>,
         progress: &Progress<'_>,
     ) -> PyResult<HitsBatch> {
-        let (rows, queries) = self.facts.rows("queries", queries)?;
         let reader = self.reader(py)?;
-        pool::run(py, progress, rows, move |job| request.batch(&reader, &queries, job).map(HitsBatch::new))
+        pool::run(py, progress, queries, move |job| request.batch(&reader, job).map(HitsBatch::new))
     }
 
     /// [`Held::search_batch`], to be awaited.
-    pub(crate) fn search_batch_async(
-        &self,
-        queries: &Bound<'_, PyAny>,
-        request: impl Request<I>,
-    ) -> PyResult<Coroutine> {
-        let (_, queries) = self.facts.rows("queries", queries)?;
+    pub(crate) fn search_batch_async(&self, request: impl Request<I>) -> Coroutine {
         let gate = self.gate.clone();
-        Ok(Coroutine::new(move |py| {
+        Coroutine::new(move |py| {
             pending(py, wrap_batch, |job, delivery| {
                 gate.read(move |reader| {
                     let work = move || {
                         job.check()?;
-                        request.batch(&*reader?, &queries, &job).map(HitsBatch::new)
+                        request.batch(&*reader?, &job).map(HitsBatch::new)
                     };
                     pool::spawn(work, |answer| delivery.answer(answer));
                 });
             })
-        }))
+        })
     }
 }
 

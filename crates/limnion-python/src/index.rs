@@ -2,7 +2,7 @@
 //! said where the kinds are ([`crate::flat`], [`crate::lists`]). Parse, detach, call, wrap.
 
 use limnion_index::{FlatIndex, IvfIndex, Precision};
-use numpy::{IntoPyArray, PyArray1};
+use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyTuple, PyType};
@@ -11,12 +11,14 @@ use crate::args::{self, Progress};
 use crate::errors::invalid_type;
 use crate::held::{Facts, Held};
 use crate::pool::{Task, Watch};
+use crate::selection::{PySelection, Where, exclusion};
 use crate::view::{RowIterator, view};
 
 /// What all indexes have in common; `limnion.indexes` has the classes to use.
 #[pyclass(frozen, subclass, mapping, module = "limnion._native")]
 pub(crate) struct VectorIndex {
     kept: Kept,
+    facts: Facts,
 }
 
 /// An index of either kind.
@@ -38,17 +40,18 @@ macro_rules! on {
 
 /// A finished index on its way into an instance of a class: what the constructor takes.
 #[pyclass(frozen)]
-pub(crate) struct Made(pub(crate) Kept);
+pub(crate) struct Made(Kept, Facts);
 
 /// An index as an instance of a class of `limnion.indexes`.
-pub(crate) fn wrap<'py>(class: &Bound<'py, PyType>, kept: Kept) -> PyResult<Bound<'py, PyAny>> {
-    class.call1((Made(kept),))
+pub(crate) fn wrap<'py>(class: &Bound<'py, PyType>, kept: Kept, facts: Facts) -> PyResult<Bound<'py, PyAny>> {
+    class.call1((Made(kept, facts),))
 }
 
 /// What the constructor of `class` was called with; users are told how an index is made.
-pub(crate) fn made(class: &Bound<'_, PyType>, given: &Bound<'_, PyTuple>) -> PyResult<Kept> {
+pub(crate) fn made(class: &Bound<'_, PyType>, given: &Bound<'_, PyTuple>) -> PyResult<(Kept, Facts)> {
     if let Ok(made) = given.get_item(0).and_then(|made| Ok(made.cast_into::<Made>()?)) {
-        return Ok(made.get().0.clone());
+        let Made(kept, facts) = made.get();
+        return Ok((kept.clone(), *facts));
     }
     Err(not_made(class))
 }
@@ -62,12 +65,8 @@ pub(crate) fn not_made(class: &Bound<'_, PyType>) -> PyErr {
 }
 
 impl VectorIndex {
-    pub(crate) fn new(kept: Kept) -> Self {
-        Self { kept }
-    }
-
-    fn facts(&self) -> &Facts {
-        on!(self, held => held.facts())
+    pub(crate) fn new(kept: Kept, facts: Facts) -> Self {
+        Self { kept, facts }
     }
 }
 
@@ -80,7 +79,7 @@ impl VectorIndex {
     /// Raises `DuplicateIdError`, `DimensionMismatch`, and what `build` raises for a vector it cannot use.
     fn add(&self, py: Python<'_>, id: &Bound<'_, PyAny>, vector: &Bound<'_, PyAny>) -> PyResult<()> {
         let id = args::id("id", id)?;
-        let vector = self.facts().vector("vector", vector)?;
+        let vector = self.facts.vector("vector", vector)?;
         on!(self, held => {
             held.change(py, &Progress::none(), 1, move |index, job| index.add(Some(&[id]), &vector, job))
         })
@@ -100,7 +99,7 @@ impl VectorIndex {
         ids: Option<&Bound<'_, PyAny>>,
         progress: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
-        let (rows, vectors) = self.facts().rows("vectors", vectors)?;
+        let (rows, vectors) = self.facts.rows("vectors", vectors)?;
         let ids = ids.map(|ids| args::ids("ids", ids)).transpose()?;
         let progress = Progress::given(progress, "add")?;
         on!(self, held => {
@@ -118,7 +117,7 @@ impl VectorIndex {
     /// Replaces the vector of a row that is there. Raises `IdNotFoundError` where it is not.
     fn update(&self, py: Python<'_>, id: &Bound<'_, PyAny>, vector: &Bound<'_, PyAny>) -> PyResult<()> {
         let id = args::id("id", id)?;
-        let vector = self.facts().vector("vector", vector)?;
+        let vector = self.facts.vector("vector", vector)?;
         on!(self, held => {
             held.change(py, &Progress::none(), 1, move |index, _| index.update(&[id], &vector))
         })
@@ -132,34 +131,86 @@ impl VectorIndex {
         vectors: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
         let ids = args::ids("ids", ids)?;
-        let (rows, vectors) = self.facts().rows("vectors", vectors)?;
+        let (rows, vectors) = self.facts.rows("vectors", vectors)?;
         on!(self, held => {
             held.change(py, &Progress::none(), rows, move |index, _| index.update(&ids, &vectors))
         })
     }
 
+    /// Appends the rows of another index under their ids: all of them, or none where something is wrong.
+    ///
+    /// Both have one dimension and one metric, and no id in common. `other` stays as it is.
+    #[pyo3(signature = (other, *, progress = None), text_signature = "($self, other, *, progress=False)")]
+    fn merge(
+        &self,
+        py: Python<'_>,
+        other: &Bound<'_, Self>,
+        progress: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let progress = Progress::given(progress, "merge")?;
+        match (&self.kept, &other.get().kept) {
+            (Kept::Flat(held), Kept::Flat(other)) => {
+                let other = other.read(py, |index| Ok(index.clone()))?;
+                held.change(py, &progress, other.len(), move |index, job| index.merge(&other, job))
+            }
+            _ => {
+                let name = other.get_type().name()?;
+                let hint =
+                    "write add_batch(other, ids=other.ids), which reads the vectors that it keeps".to_owned();
+                Err(invalid_type(
+                    py,
+                    format!("other must be an index of the same kind, got {name}"),
+                    Some(hint),
+                ))
+            }
+        }
+    }
+
+    /// Names rows that searches may find, once for any number of them: what `where=` takes.
+    ///
+    /// Without `where` all rows but those in `exclude`. It names ids, so it stays right when the index changes.
+    #[pyo3(signature = (r#where = None, *, exclude = None), text_signature = "($self, where=None, *, exclude=None)")]
+    fn select(
+        &self,
+        py: Python<'_>,
+        r#where: Option<&Bound<'_, PyAny>>,
+        exclude: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<PySelection> {
+        let (named, exclusion) = (r#where.map(Where::take).transpose()?, exclusion(exclude)?);
+        on!(self, held => held.read(py, |index| PySelection::make(index, named, exclusion)))
+    }
+
+    /// The original vectors of rows: a new float32 array of shape (m, d), in the order of `ids`.
+    ///
+    /// Raises `IdNotFoundError`, and `NoOriginalsError` where only codes are kept.
+    fn vectors<'py>(&self, py: Python<'py>, ids: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyArray2<f32>>> {
+        let ids = args::ids("ids", ids)?;
+        let vectors = on!(self, held => held.read(py, |index| index.vectors_of(&ids)))?;
+        vectors.into_pyarray(py).reshape([ids.len(), self.facts.dim])
+    }
+
     /// How many dimensions a vector has.
     #[getter]
     fn dim(&self) -> usize {
-        self.facts().dim
+        self.facts.dim
     }
 
     /// How near two vectors are: `"l2"`, `"ip"` or `"cosine"`.
     #[getter]
     fn metric(&self) -> &'static str {
-        self.facts().metric.as_str()
+        self.facts.metric.as_str()
     }
 
     /// Bits a dimension of the codes; 0 where there are none.
     #[getter]
     fn bits(&self) -> u8 {
-        self.facts().bits
+        self.facts.bits
     }
 
     /// How the original vectors are kept: `"f32"`, `"f16"` or `None`.
     #[getter]
     fn originals(&self) -> Option<&'static str> {
-        self.facts().originals.map(Precision::as_str)
+        self.facts.originals.map(Precision::as_str)
     }
 
     /// Bytes on the heap, spare room included. What lies in a mapped file does not count.
@@ -229,8 +280,8 @@ impl VectorIndex {
 
     fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
         let (name, py, index) = (slf.get_type().name()?, slf.py(), slf.get());
-        let Facts { dim, metric, bits, originals } = index.facts();
-        let bits = if *bits == 0 { String::new() } else { format!(", bits={bits}") };
+        let Facts { dim, metric, bits, originals } = index.facts;
+        let bits = if bits == 0 { String::new() } else { format!(", bits={bits}") };
         let originals = originals.map_or_else(String::new, |kept| format!(", originals='{}'", kept.as_str()));
         let (rows, bytes) = on!(index, held => {
             let index = held.reader(py)?;

@@ -14,6 +14,7 @@ mod errors;
 mod files;
 mod flat;
 mod gate;
+mod hamming;
 mod held;
 mod index;
 mod info;
@@ -28,6 +29,8 @@ mod queue;
 mod record;
 mod request;
 mod results;
+mod scope;
+mod selection;
 mod similar;
 mod store;
 mod view;
@@ -48,6 +51,8 @@ mod _native {
     #[pymodule_export]
     use super::flat::Flat;
     #[pymodule_export]
+    use super::hamming::Hamming;
+    #[pymodule_export]
     use super::index::VectorIndex;
     #[pymodule_export]
     use super::info::{_recommend, cpu_features};
@@ -61,6 +66,8 @@ mod _native {
     use super::request::Request;
     #[pymodule_export]
     use super::results::{Hits, HitsBatch};
+    #[pymodule_export]
+    use super::selection::PySelection;
     #[pymodule_export]
     use super::store::{Hold, Store};
     #[pymodule_export]

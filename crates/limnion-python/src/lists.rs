@@ -8,7 +8,7 @@ use numpy::{PyArray1, PyArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyType};
 
-use crate::args::{self, Matrix, Progress, Where};
+use crate::args::{self, Matrix, Progress};
 use crate::build::build_lists;
 use crate::coroutine::Coroutine;
 use crate::door::Door as _;
@@ -18,6 +18,7 @@ use crate::held::{self, Facts, Held};
 use crate::index::{self, Kept, VectorIndex};
 use crate::pool::{Task, Watch};
 use crate::results::{Hits, HitsBatch};
+use crate::scope::{Near, Scope, Within};
 
 /// Rows whose codes a search scans, as a guess, in roots of all rows.
 const SCANNED_ROOTS: usize = 32;
@@ -26,68 +27,58 @@ const SCANNED_ROOTS: usize = 32;
 #[pyclass(frozen, subclass, extends = VectorIndex, name = "ListIndex", module = "limnion._native")]
 pub(crate) struct Lists {
     held: Held<IvfIndex>,
+    facts: Facts,
 }
 
 fn wrap<'py>(class: &Bound<'py, PyType>, index: IvfIndex) -> PyResult<Bound<'py, PyAny>> {
     let IvfParams { metric, bits, originals, .. } = *index.params();
     let facts = Facts { dim: index.dim(), metric, bits, originals };
-    index::wrap(class, Kept::Lists(Held::new(index, facts)))
+    index::wrap(class, Kept::Lists(Held::new(index)), facts)
 }
 
-/// A search without its query.
+/// A search.
 struct Request {
-    k: usize,
+    near: Near,
+    scope: Scope,
     recall: Option<f32>,
     nprobe: Option<u32>,
-    allowed: Option<Where>,
-    radius: Option<f32>,
 }
 
 impl Request {
     #[inline]
     fn take(
-        k: Option<&Bound<'_, PyAny>>,
+        near: Near,
+        scope: Scope,
         recall: Option<&Bound<'_, PyAny>>,
         nprobe: Option<&Bound<'_, PyAny>>,
-        allowed: Option<&Bound<'_, PyAny>>,
-        radius: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         Ok(Self {
-            k: k.map_or(Ok(10), |k| args::count("k", k))?,
+            near,
+            scope,
             recall: recall.map(|recall| args::number("recall", recall)).transpose()?,
             nprobe: nprobe.map(|nprobe| args::small("nprobe", nprobe)).transpose()?,
-            allowed: allowed.map(Where::take).transpose()?,
-            radius: radius.map(|radius| args::number("radius", radius)).transpose()?,
         })
     }
 
-    fn explained(&self, index: &IvfIndex, query: &[f32]) -> Result<Explanation> {
-        self.with(index, |options| Ok(index.search_explained(query, options)?.1))
+    fn explained(&self, index: &IvfIndex) -> Result<Explanation> {
+        let query = self.near.vector(index)?;
+        self.scope.within(index, |within| Ok(index.search_explained(&query, &self.options(within))?.1))
     }
 
-    fn with<R>(&self, index: &IvfIndex, search: impl FnOnce(&IvfOptions<'_>) -> Result<R>) -> Result<R> {
-        let selection = match &self.allowed {
-            None => None,
-            Some(Where::Ids(ids)) => Some(index.select_ids(ids)),
-            Some(Where::Mask(mask)) => Some(index.select_mask(mask)?),
-        };
-        search(&IvfOptions {
-            k: self.k,
-            recall: self.recall,
-            nprobe: self.nprobe,
-            selection: selection.as_ref(),
-            radius: self.radius,
-        })
+    fn options<'a>(&self, Within { k, selection, radius }: Within<'a>) -> IvfOptions<'a> {
+        IvfOptions { k, recall: self.recall, nprobe: self.nprobe, selection, radius }
     }
 }
 
 impl held::Request<IvfIndex> for Request {
-    fn one(&self, index: &IvfIndex, query: &[f32]) -> Result<Vec<Hit>> {
-        self.with(index, |options| index.search(query, options))
+    fn one(&self, index: &IvfIndex) -> Result<Vec<Hit>> {
+        let query = self.near.vector(index)?;
+        self.scope.one(index, |within| index.search(&query, &self.options(within)))
     }
 
-    fn batch(&self, index: &IvfIndex, queries: &[f32], job: &Job) -> Result<Vec<Vec<Hit>>> {
-        self.with(index, |options| index.search_batch(queries, options, job))
+    fn batch(&self, index: &IvfIndex, job: &Job) -> Result<Vec<Vec<Hit>>> {
+        let queries = self.near.vector(index)?;
+        self.scope.batch(index, |within| index.search_batch(&queries, &self.options(within), job))
     }
 
     fn bytes(&self, index: &IvfIndex) -> usize {
@@ -101,7 +92,14 @@ impl held::Request<IvfIndex> for Request {
             None => rows.isqrt() * SCANNED_ROOTS,
         };
         let code = index.dim() / 8 + 6;
-        (scanned.min(rows) + lists) * code + self.k.min(rows) * original
+        (scanned.min(rows) + lists) * code + self.scope.k().min(rows) * original
+    }
+}
+
+impl Lists {
+    #[inline]
+    fn near_vector(&self, query: &Bound<'_, PyAny>) -> PyResult<Near> {
+        self.facts.vector("query", query).map(Near::Vector)
     }
 }
 
@@ -116,11 +114,11 @@ impl Lists {
         _options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<PyClassInitializer<Self>> {
         match index::made(class, made)? {
-            Kept::Lists(held) => {
-                let base = VectorIndex::new(Kept::Lists(held.clone()));
-                Ok(PyClassInitializer::from(base).add_subclass(Self { held }))
+            (Kept::Lists(held), facts) => {
+                let base = VectorIndex::new(Kept::Lists(held.clone()), facts);
+                Ok(PyClassInitializer::from(base).add_subclass(Self { held, facts }))
             }
-            Kept::Flat(_) => Err(index::not_made(class)),
+            (Kept::Flat(_), _) => Err(index::not_made(class)),
         }
     }
 
@@ -159,14 +157,15 @@ impl Lists {
     ///   original.
     /// - `nprobe`: look into exactly so many lists instead, the nearest.
     /// - `where`: the rows that may be found, as an array of ids or as a mask with one bool a row in the order of `ids`.
+    /// - `exclude`: ids that are not to be found.
     /// - `radius`: how far a hit may be, as its `distance`.
     ///
     /// Cost: the lists that the recall asks for, on this thread, with the interpreter released.
     ///
     /// Raises `EmptyIndex`, `DimensionMismatch`, `InvalidArgumentError`, `InvalidTypeError`.
     #[pyo3(
-        signature = (query, k = None, *, recall = None, nprobe = None, r#where = None, radius = None),
-        text_signature = "($self, query, k=10, *, recall=None, nprobe=None, where=None, radius=None)"
+        signature = (query, k = None, *, recall = None, nprobe = None, r#where = None, exclude = None, radius = None),
+        text_signature = "($self, query, k=10, *, recall=None, nprobe=None, where=None, exclude=None, radius=None)"
     )]
     #[expect(clippy::too_many_arguments, reason = "keyword options of one call")]
     fn search(
@@ -177,10 +176,12 @@ impl Lists {
         recall: Option<&Bound<'_, PyAny>>,
         nprobe: Option<&Bound<'_, PyAny>>,
         r#where: Option<&Bound<'_, PyAny>>,
+        exclude: Option<&Bound<'_, PyAny>>,
         radius: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Hits> {
-        let request = Request::take(k, recall, nprobe, r#where, radius)?;
-        self.held.search(py, query, &request)
+        let near = self.near_vector(query)?;
+        let request = Request::take(near, Scope::take(k, r#where, exclude, radius)?, recall, nprobe)?;
+        self.held.search(py, &request)
     }
 
     /// `search`, to be awaited: on asyncio, uvloop, and whatever has their interface.
@@ -188,9 +189,10 @@ impl Lists {
     /// The query is copied at once; the search begins with the first await. A short search is answered without a hop to
     /// another thread.
     #[pyo3(
-        signature = (query, k = None, *, recall = None, nprobe = None, r#where = None, radius = None),
-        text_signature = "($self, query, k=10, *, recall=None, nprobe=None, where=None, radius=None)"
+        signature = (query, k = None, *, recall = None, nprobe = None, r#where = None, exclude = None, radius = None),
+        text_signature = "($self, query, k=10, *, recall=None, nprobe=None, where=None, exclude=None, radius=None)"
     )]
+    #[expect(clippy::too_many_arguments, reason = "keyword options of one call")]
     fn search_async(
         &self,
         query: &Bound<'_, PyAny>,
@@ -198,18 +200,64 @@ impl Lists {
         recall: Option<&Bound<'_, PyAny>>,
         nprobe: Option<&Bound<'_, PyAny>>,
         r#where: Option<&Bound<'_, PyAny>>,
+        exclude: Option<&Bound<'_, PyAny>>,
         radius: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Coroutine> {
-        let request = Request::take(k, recall, nprobe, r#where, radius)?;
-        self.held.search_async(query, request)
+        let near = self.near_vector(query)?;
+        let request = Request::take(near, Scope::take(k, r#where, exclude, radius)?, recall, nprobe)?;
+        Ok(self.held.search_async(request))
+    }
+
+    /// The `k` rows nearest to the row with an id, which is itself left out: `search` from its vector, or, where only codes
+    /// are kept, from what its code says of it.
+    ///
+    /// Raises `IdNotFoundError`, and what `search` raises.
+    #[pyo3(
+        signature = (id, k = None, *, recall = None, nprobe = None, r#where = None, exclude = None, radius = None),
+        text_signature = "($self, id, k=10, *, recall=None, nprobe=None, where=None, exclude=None, radius=None)"
+    )]
+    #[expect(clippy::too_many_arguments, reason = "keyword options of one call")]
+    fn search_by_id(
+        &self,
+        py: Python<'_>,
+        id: &Bound<'_, PyAny>,
+        k: Option<&Bound<'_, PyAny>>,
+        recall: Option<&Bound<'_, PyAny>>,
+        nprobe: Option<&Bound<'_, PyAny>>,
+        r#where: Option<&Bound<'_, PyAny>>,
+        exclude: Option<&Bound<'_, PyAny>>,
+        radius: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Hits> {
+        let (id, scope) = (args::id("id", id)?, Scope::take(k, r#where, exclude, radius)?);
+        self.held.search(py, &Request::take(Near::Row(id), scope.without(id), recall, nprobe)?)
+    }
+
+    /// `search_by_id`, to be awaited.
+    #[pyo3(
+        signature = (id, k = None, *, recall = None, nprobe = None, r#where = None, exclude = None, radius = None),
+        text_signature = "($self, id, k=10, *, recall=None, nprobe=None, where=None, exclude=None, radius=None)"
+    )]
+    #[expect(clippy::too_many_arguments, reason = "keyword options of one call")]
+    fn search_by_id_async(
+        &self,
+        id: &Bound<'_, PyAny>,
+        k: Option<&Bound<'_, PyAny>>,
+        recall: Option<&Bound<'_, PyAny>>,
+        nprobe: Option<&Bound<'_, PyAny>>,
+        r#where: Option<&Bound<'_, PyAny>>,
+        exclude: Option<&Bound<'_, PyAny>>,
+        radius: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Coroutine> {
+        let (id, scope) = (args::id("id", id)?, Scope::take(k, r#where, exclude, radius)?);
+        Ok(self.held.search_async(Request::take(Near::Row(id), scope.without(id), recall, nprobe)?))
     }
 
     /// `search` for each row of `queries`, a float32 array of shape (m, d), on all cores. Finds what single searches find.
     #[pyo3(
         signature = (
-            queries, k = None, *, recall = None, nprobe = None, r#where = None, radius = None, progress = None
+            queries, k = None, *, recall = None, nprobe = None, r#where = None, exclude = None, radius = None, progress = None
         ),
-        text_signature = "($self, queries, k=10, *, recall=None, nprobe=None, where=None, radius=None, progress=False)"
+        text_signature = "($self, queries, k=10, *, recall=None, nprobe=None, where=None, exclude=None, radius=None, progress=False)"
     )]
     #[expect(clippy::too_many_arguments, reason = "keyword options of one call")]
     fn search_batch(
@@ -220,18 +268,22 @@ impl Lists {
         recall: Option<&Bound<'_, PyAny>>,
         nprobe: Option<&Bound<'_, PyAny>>,
         r#where: Option<&Bound<'_, PyAny>>,
+        exclude: Option<&Bound<'_, PyAny>>,
         radius: Option<&Bound<'_, PyAny>>,
         progress: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<HitsBatch> {
-        let request = Request::take(k, recall, nprobe, r#where, radius)?;
-        self.held.search_batch(py, queries, request, &Progress::given(progress, "search")?)
+        let (rows, queries) = self.facts.rows("queries", queries)?;
+        let scope = Scope::take(k, r#where, exclude, radius)?;
+        let request = Request::take(Near::Vector(queries), scope, recall, nprobe)?;
+        self.held.search_batch(py, rows, request, &Progress::given(progress, "search")?)
     }
 
     /// `search_batch`, to be awaited. A cancelled await stops the work.
     #[pyo3(
-        signature = (queries, k = None, *, recall = None, nprobe = None, r#where = None, radius = None),
-        text_signature = "($self, queries, k=10, *, recall=None, nprobe=None, where=None, radius=None)"
+        signature = (queries, k = None, *, recall = None, nprobe = None, r#where = None, exclude = None, radius = None),
+        text_signature = "($self, queries, k=10, *, recall=None, nprobe=None, where=None, exclude=None, radius=None)"
     )]
+    #[expect(clippy::too_many_arguments, reason = "keyword options of one call")]
     fn search_batch_async(
         &self,
         queries: &Bound<'_, PyAny>,
@@ -239,13 +291,16 @@ impl Lists {
         recall: Option<&Bound<'_, PyAny>>,
         nprobe: Option<&Bound<'_, PyAny>>,
         r#where: Option<&Bound<'_, PyAny>>,
+        exclude: Option<&Bound<'_, PyAny>>,
         radius: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Coroutine> {
-        let request = Request::take(k, recall, nprobe, r#where, radius)?;
-        self.held.search_batch_async(queries, request)
+        let (_, queries) = self.facts.rows("queries", queries)?;
+        let scope = Scope::take(k, r#where, exclude, radius)?;
+        let request = Request::take(Near::Vector(queries), scope, recall, nprobe)?;
+        Ok(self.held.search_batch_async(request))
     }
 
-    #[pyo3(signature = (query, k, recall, nprobe, r#where, radius))]
+    #[pyo3(signature = (query, k, recall, nprobe, r#where, exclude, radius))]
     #[expect(clippy::too_many_arguments, reason = "the options of a search")]
     fn _explain(
         &self,
@@ -255,12 +310,12 @@ impl Lists {
         recall: Option<&Bound<'_, PyAny>>,
         nprobe: Option<&Bound<'_, PyAny>>,
         r#where: Option<&Bound<'_, PyAny>>,
+        exclude: Option<&Bound<'_, PyAny>>,
         radius: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<(usize, usize, usize)> {
-        let request = Request::take(Some(k), recall, nprobe, r#where, radius)?;
-        let query = self.held.facts().vector("query", query)?;
-        let Explanation { lists, scanned, refined } =
-            self.held.read(py, |index| request.explained(index, &query))?;
+        let scope = Scope::take(Some(k), r#where, exclude, radius)?;
+        let request = Request::take(self.near_vector(query)?, scope, recall, nprobe)?;
+        let Explanation { lists, scanned, refined } = self.held.read(py, |index| request.explained(index))?;
         Ok((lists, scanned, refined))
     }
 

@@ -104,6 +104,32 @@ impl Rotation {
         let factor = if whole { 1.0 / (width as f64).powi(2) } else { 0.5 };
         scale(level, vector, factor as f32);
     }
+
+    /// Undoes [`Rotation::rotate_in_place`]: each step is its own inverse, up to the same factor.
+    pub fn unrotate_in_place(&self, level: Level, vector: &mut [f32]) {
+        let len = vector.len();
+        if len == 0 {
+            return;
+        }
+        let width = 1 << len.ilog2();
+        let whole = width == len;
+        for (round, signs) in self.signs.chunks_exact((len / GROUP).max(1)).enumerate().rev() {
+            let last = round % 2 == 1;
+            if last && !whole {
+                kac_walk(level, vector);
+            }
+            let start = if last { len - width } else { 0 };
+            if let Some(part) = vector.get_mut(start..start + width) {
+                fht(level, part);
+                if !whole {
+                    scale(level, part, (1.0 / (width as f64).sqrt()) as f32);
+                }
+            }
+            flip_signs(level, vector, signs);
+        }
+        let factor = if whole { 1.0 / (width as f64).powi(2) } else { 0.5 };
+        scale(level, vector, factor as f32);
+    }
 }
 
 #[cfg(test)]
@@ -131,6 +157,21 @@ mod tests {
             let scale = (dot(&a, &a) * dot(&b, &b)).sqrt();
             assert!((dot(&rotated_a, &rotated_a) / dot(&a, &a) - 1.0).abs() < 1e-5, "dim {dim}");
             assert!((dot(&rotated_a, &rotated_b) - dot(&a, &b)).abs() / scale < 1e-5, "dim {dim}");
+        }
+    }
+
+    #[test]
+    fn what_was_rotated_can_be_turned_back() {
+        let mut random = SplitMix64::new(9);
+        for dim in [1, 64, 100, 192, 256, 384, 1000, 1024] {
+            let rotation = Rotation::new(dim, 42);
+            let vector = random_vector(&mut random, dim);
+            let mut turned = vec![0.0; rotation.padded_dim()];
+            rotation.rotate(Level::current(), &vector, &mut turned);
+            rotation.unrotate_in_place(Level::current(), &mut turned);
+            let (back, padding) = turned.split_at(dim);
+            assert!(back.iter().zip(&vector).all(|(a, b)| (a - b).abs() < 1e-5), "dim {dim}");
+            assert!(padding.iter().all(|x| x.abs() < 1e-5), "dim {dim}");
         }
     }
 

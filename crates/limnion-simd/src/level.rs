@@ -15,7 +15,7 @@ use std::arch::is_x86_feature_detected as has;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Kind {
     Scalar,
-    /// AVX2 and F16C.
+    /// AVX2, F16C and POPCNT.
     #[cfg(target_arch = "x86_64")]
     Avx2,
     /// AVX-512 F, BW, DQ and VL, and all of [`Kind::Avx2`].
@@ -63,7 +63,7 @@ impl Level {
         let mut levels = vec![Level(Kind::Scalar)];
         #[cfg(target_arch = "x86_64")]
         {
-            let avx2 = has!("avx2") && has!("f16c");
+            let avx2 = has!("avx2") && has!("f16c") && has!("popcnt");
             let avx512 = avx2 && has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl");
             let vnni = avx512 && has!("avx512vbmi") && has!("avx512vnni") && has!("avx512vpopcntdq");
             let kinds = [(avx2, Kind::Avx2), (avx512, Kind::Avx512), (vnni, Kind::Avx512Vnni)];

@@ -60,7 +60,7 @@ pub use integer::{dot_i8, l2sq_i8};
 pub use level::{Level, cpu_features};
 pub use lut::Lut;
 pub use memory::{huge_pages, prefetch};
-pub use popcount::{hamming, popcount};
+pub use popcount::{hamming, hamming_rows, popcount};
 pub use record::gather;
 pub use rotation::{fht, flip_signs, kac_walk, scale};
 pub use scan::{Bound, ListBlock, Probe, scan, scan_lists, scan_selected};

@@ -4,7 +4,7 @@
 
 A mark is a line `<!-- table: NAME -->`; all up to the next `<!-- end -->` is replaced. Names:
 `machine`, `goals` (of the flat indexes), and for each data set `compare DATA`, `detail DATA`,
-`limits DATA`, `filters DATA`, `growth DATA`, `goals DATA` (of lists and graphs).
+`limits DATA`, `builds DATA`, `filters DATA`, `growth DATA`, `goals DATA` (of lists and graphs).
 """
 
 import itertools
@@ -128,23 +128,34 @@ class Tables:
                 )
         head = ["entry and knob", "recall", "QPS", "passes", "p50 µs", "p99 µs", "QPS, two threads"]
         points = table([*head, "others, cores"], rows)
-        builds = table(
-            ["entry", "version", "build s", "CPU s", "peak MB", "disk MB", "load s", "resident MB"],
-            (
-                [
-                    r["entry"] + noisy(r),
-                    r["build"]["version"],
-                    number(r["build"]["build_s"], 2),
-                    number(r["build"]["build_cpu_s"], 1),
-                    number(r["build"]["peak_bytes"] / MEGA),
-                    number(r["build"]["disk_bytes"] / MEGA),
-                    number(r["single"]["load_s"], 3),
-                    number(r["single"]["resident_bytes"] / MEGA),
-                ]
-                for r in self.by_speed(data)
-            ),
+        return self.with_notes(data, f"{points}\n\n{self.builds(data)}")
+
+    def builds(self, data: str) -> str:
+        """Return what it cost to build, keep and load each index."""
+        head = [
+            "entry",
+            "version",
+            "build s",
+            "CPU s",
+            "peak MB",
+            "disk MB",
+            "load s",
+            "resident MB",
+        ]
+        rows = (
+            [
+                r["entry"] + noisy(r),
+                r["build"]["version"],
+                number(r["build"]["build_s"], 2),
+                number(r["build"]["build_cpu_s"], 1),
+                number(r["build"]["peak_bytes"] / MEGA),
+                number(r["build"]["disk_bytes"] / MEGA),
+                number(r["single"]["load_s"], 3),
+                number(r["single"]["resident_bytes"] / MEGA),
+            ]
+            for r in self.by_speed(data)
         )
-        return self.with_notes(data, f"{points}\n\n{builds}")
+        return table(head, rows)
 
     def filters(self, data: str) -> str:
         """Return what filtered searches reach: QPS, and the recall found at it."""
@@ -258,6 +269,7 @@ class Tables:
             "compare": self.compare,
             "detail": self.detail,
             "limits": self.limits,
+            "builds": self.builds,
             "filters": self.filters,
             "growth": self.growth,
             "goals": self.goals,

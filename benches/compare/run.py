@@ -30,6 +30,7 @@ from places import data_folder, home
 HERE = Path(__file__).resolve().parent
 PHASES = ("build", "single", "batch", "overhead", "filters", "upkeep")
 OPTIONAL = ("filters", "upkeep")  # for the entries that have them
+LOADING = {"single", "batch", *OPTIONAL}  # they load what a build saves
 DEFAULT = ("build", "single", "batch", *OPTIONAL)
 BEGAN = time.monotonic()
 THREADS = 2  # of builds and batches
@@ -189,10 +190,8 @@ def main() -> None:
         return
     if sys.platform != "linux":
         raise SystemExit("the measurement pins threads and reads /proc: it needs Linux")
-    if "single" in asked.phases or "batch" in asked.phases:
-        asked.phases = [
-            p for p in PHASES if p in {*asked.phases, "build"}
-        ]  # they load what it saves
+    if LOADING & {*asked.phases}:
+        asked.phases = [phase for phase in PHASES if phase in {*asked.phases, "build"}]
     data = find_data(asked.data)
     results = home() / ("quick" if asked.quick else "results")
     folder = results / data.name

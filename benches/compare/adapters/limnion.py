@@ -16,7 +16,7 @@ FACTORS = 6  # bytes of a row beside its code
 class Library(Adapter):
     """Settings: index (the class), options (of its `build`)."""
 
-    allowed: Mask | None = None
+    allowed: Any = None
 
     def kind(self) -> Any:  # noqa: ANN401
         return getattr(limnion, self.settings["index"])
@@ -53,7 +53,7 @@ class Library(Adapter):
         return self.index.search_batch(queries, K, **self.asked).ids
 
     def allow(self, name: str, mask: Mask) -> None:  # noqa: ARG002 - for those that store it
-        self.allowed = mask
+        self.allowed = self.index.select(mask)
 
     def remove(self, row: int) -> None:
         self.index.remove(row)

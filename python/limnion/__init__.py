@@ -4,7 +4,7 @@ What there is so far:
 
 - indexes of vectors: `RabitqPlusIndex` for most uses, `RabitqAsymIndex`, `RabitqIndex`,
   `FlatF32Index`, among which `recommend` chooses, and `IvfIndex` for many rows. All fit `AnyIndex`;
-  `HammingIndex` is for binary vectors.
+  `HammingIndex` is for binary vectors, `MultiVectorIndex` for documents of several vectors each.
 - `Hits`, a sequence of `Hit(id, score, distance)`: what a search gives back; `HitsBatch` is a
   sequence of those.
 - `Database`, configured by `Config`: records with a whole history in one folder, from asyncio;
@@ -90,6 +90,7 @@ if TYPE_CHECKING:
     from limnion.embed import Embedder
     from limnion.filters import F
     from limnion.lake import Consistency, Lake, LakeBundle, LakeHit, RefreshResult
+    from limnion.multivector import MultiVectorIndex
     from limnion.records import Record, Records
     from limnion.serializers import register_serializer
     from limnion.sync_database import SyncDatabase
@@ -132,6 +133,7 @@ __all__ = [
     "LakeHitsBatch",
     "LimnionError",
     "LocalBackend",
+    "MultiVectorIndex",
     "NoValueAtTime",
     "ObjectShelf",
     "ObjectStoreBackend",
@@ -171,6 +173,7 @@ _LATER: Final = {
     "Lake": "lake",
     "LakeBundle": "lake",
     "LakeHit": "lake",
+    "MultiVectorIndex": "multivector",
     "Record": "records",
     "Records": "records",
     "RefreshResult": "lake",

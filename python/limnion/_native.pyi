@@ -323,6 +323,10 @@ class VectorIndex:
         index changes: the next search looks them up again.
         """
 
+    def _max_similar(self, query: MatrixLike, documents: IdsLike, k: int) -> HitsBatch: ...
+    def _max_similar_async(
+        self, query: MatrixLike, documents: IdsLike, k: int
+    ) -> _Coroutine[Any, Any, HitsBatch]: ...
     def vectors(self, ids: IdsLike) -> NDArray[np.float32]:
         """The original vectors of rows: a new array of shape (m, d), in the order of `ids`.
 

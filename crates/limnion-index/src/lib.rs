@@ -38,6 +38,7 @@ mod input;
 mod ivf;
 mod ivf_file;
 mod kmeans;
+mod late;
 mod lists;
 mod merge;
 mod originals;

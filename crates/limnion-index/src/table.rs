@@ -225,7 +225,7 @@ fn check_count(ids: &[u64], vectors: usize) -> Result<()> {
     Err(invalid(format!("ids must be as many as the vectors: {} ids, {vectors} vectors", ids.len())))
 }
 
-fn no_originals() -> Error {
+pub(crate) fn no_originals() -> Error {
     Error::new(ErrorKind::NoOriginals, "this index keeps codes only, not the original vectors")
         .suggest("build a RabitqPlusIndex, or a RabitqAsymIndex with originals=\"f32\"")
 }

@@ -2,15 +2,18 @@
 //! said where the kinds are ([`crate::flat`], [`crate::lists`]). Parse, detach, call, wrap.
 
 use limnion_index::{FlatIndex, IvfIndex, Precision};
+use limnion_types::{Hit, Job, Result};
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyTuple, PyType};
 
 use crate::args::{self, Progress};
+use crate::coroutine::Coroutine;
 use crate::errors::invalid_type;
-use crate::held::{Facts, Held};
+use crate::held::{Facts, Held, Request};
 use crate::pool::{Task, Watch};
+use crate::results::HitsBatch;
 use crate::selection::{PySelection, Where, exclusion};
 use crate::view::{RowIterator, view};
 
@@ -68,7 +71,44 @@ impl VectorIndex {
     pub(crate) fn new(kept: Kept, facts: Facts) -> Self {
         Self { kept, facts }
     }
+
+    fn max_similar(
+        &self,
+        query: &Bound<'_, PyAny>,
+        documents: &Bound<'_, PyAny>,
+        k: &Bound<'_, PyAny>,
+    ) -> PyResult<MaxSimilar> {
+        let (_, query) = self.facts.rows("query", query)?;
+        Ok(MaxSimilar { query, documents: args::ids("documents", documents)?, k: args::count("k", k)? })
+    }
 }
+
+/// A search of documents by late interaction, which is a batch of one: it runs on the pool.
+struct MaxSimilar {
+    query: Vec<f32>,
+    documents: Vec<u64>,
+    k: usize,
+}
+
+macro_rules! max_similar {
+    ($($index:ty),*) => {$(
+        impl Request<$index> for MaxSimilar {
+            fn one(&self, index: &$index) -> Result<Vec<Hit>> {
+                index.max_similar(&self.query, &self.documents, self.k, &Job::new())
+            }
+
+            fn batch(&self, index: &$index, job: &Job) -> Result<Vec<Vec<Hit>>> {
+                Ok(vec![index.max_similar(&self.query, &self.documents, self.k, job)?])
+            }
+
+            fn bytes(&self, _: &$index) -> usize {
+                usize::MAX
+            }
+        }
+    )*};
+}
+
+max_similar!(FlatIndex, IvfIndex);
 
 #[pymethods]
 impl VectorIndex {
@@ -187,6 +227,29 @@ impl VectorIndex {
         let ids = args::ids("ids", ids)?;
         let vectors = on!(self, held => held.read(py, |index| index.vectors_of(&ids)))?;
         vectors.into_pyarray(py).reshape([ids.len(), self.facts.dim])
+    }
+
+    #[pyo3(signature = (query, documents, k))]
+    fn _max_similar(
+        &self,
+        py: Python<'_>,
+        query: &Bound<'_, PyAny>,
+        documents: &Bound<'_, PyAny>,
+        k: &Bound<'_, PyAny>,
+    ) -> PyResult<HitsBatch> {
+        let request = self.max_similar(query, documents, k)?;
+        on!(self, held => held.search_batch(py, 1, request, &Progress::none()))
+    }
+
+    #[pyo3(signature = (query, documents, k))]
+    fn _max_similar_async(
+        &self,
+        query: &Bound<'_, PyAny>,
+        documents: &Bound<'_, PyAny>,
+        k: &Bound<'_, PyAny>,
+    ) -> PyResult<Coroutine> {
+        let request = self.max_similar(query, documents, k)?;
+        Ok(on!(self, held => held.search_batch_async(request)))
     }
 
     /// How many dimensions a vector has.

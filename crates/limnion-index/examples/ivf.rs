@@ -1,8 +1,8 @@
 //! How fast an `IvfIndex` is at which recall, beside a `FlatIndex` in the same run:
 //!
-//! `cargo run --release -p limnion-index --example ivf -- FOLDER [bits] [f32|f16|none] [lists]`
+//! `cargo run --release -p limnion-index --example ivf -- FOLDER [bits] [f32|f16|none] [lists] [recall]`
 //!
-//! The folder has `base.f16.npy`, `queries.f16.npy` and `neighbors.npy` (i32, by inner product), or the word
+//! The folder has `base` and `queries` (`.f16.npy` or `.f32.npy`) and `neighbors.npy` (i32, by inner product), or the word
 //! `synthetic:ROWSxDIM` stands for data made on the spot.
 #![expect(clippy::expect_used, clippy::print_stdout, reason = "a program for measuring")]
 
@@ -29,9 +29,15 @@ fn npy(path: &std::path::Path) -> (Vec<u8>, usize) {
     (bytes[start..].to_vec(), columns)
 }
 
-fn halves(path: &std::path::Path) -> (Vec<f32>, usize) {
-    let (bytes, columns) = npy(path);
-    (bytes.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(), columns)
+/// The rows of `NAME.f16.npy` or `NAME.f32.npy`.
+fn rows(folder: &std::path::Path, name: &str) -> (Vec<f32>, usize) {
+    let half = folder.join(format!("{name}.f16.npy"));
+    if half.exists() {
+        let (bytes, columns) = npy(&half);
+        return (bytes.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(), columns);
+    }
+    let (bytes, columns) = npy(&folder.join(format!("{name}.f32.npy")));
+    (bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(), columns)
 }
 
 impl Data {
@@ -41,8 +47,8 @@ impl Data {
             return Self::synthetic(rows.parse().expect("rows"), dim.parse().expect("dim"));
         }
         let folder = std::path::Path::new(name);
-        let (base, dim) = halves(&folder.join("base.f16.npy"));
-        let (queries, _) = halves(&folder.join("queries.f16.npy"));
+        let (base, dim) = rows(folder, "base");
+        let (queries, _) = rows(folder, "queries");
         let (bytes, columns) = npy(&folder.join("neighbors.npy"));
         let numbers: Vec<u64> =
             bytes.chunks_exact(4).map(|b| u64::from(u32::from_le_bytes([b[0], b[1], b[2], b[3]]))).collect();
@@ -112,10 +118,6 @@ fn main() {
     let job = Job::new();
     let metric = Metric::Cosine;
 
-    let start = Instant::now();
-    let params = Params { bits, originals, ..Params::new(metric) };
-    let flat = FlatIndex::build(&data.base, data.dim, None, &params, &job).expect("good vectors");
-    println!("flat: built in {:.2} s, {} MB", start.elapsed().as_secs_f64(), flat.memory_bytes() >> 20);
     if data.truth.is_empty() {
         let exact = Params::new(metric);
         let exact = FlatIndex::build(&data.base, data.dim, None, &exact, &job).expect("good vectors");
@@ -133,13 +135,18 @@ fn main() {
         ivf.list_sizes().iter().max().expect("lists"),
     );
     if let Some(recall) = arguments.get(4) {
-        // For a profiler.
-        let options = IvfOptions { recall: recall.parse().ok(), ..IvfOptions::new(10) };
+        // For a profiler: that recall over and over, or nothing but the build where it is no number.
+        let Ok(recall) = recall.parse() else { return };
+        let options = IvfOptions { recall: Some(recall), ..IvfOptions::new(10) };
         for _ in 0..100 {
             measure("ivf", &data, |q| ivf.search(q, &options).expect("a query"));
         }
         return;
     }
+    let start = Instant::now();
+    let params = Params { bits, originals, ..Params::new(metric) };
+    let flat = FlatIndex::build(&data.base, data.dim, None, &params, &job).expect("good vectors");
+    println!("flat: built in {:.2} s, {} MB", start.elapsed().as_secs_f64(), flat.memory_bytes() >> 20);
     for recall in [0.9, 0.95, 0.99] {
         let options = SearchOptions { recall: Some(recall), ..SearchOptions::new(10) };
         measure(&format!("flat recall={recall}"), &data, |q| flat.search(q, &options).expect("a query"));

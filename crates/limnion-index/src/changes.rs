@@ -6,28 +6,28 @@
 use std::collections::{BTreeSet, HashMap};
 
 use half::slice::HalfFloatSliceExt;
-use limnion_rabitq::{Query, Workspace};
-use limnion_simd::{BlockShape, Level};
+use limnion_rabitq::Workspace;
+use limnion_simd::{BlockShape, Level, l2sq_f32};
 use limnion_types::{Job, Metric, Result};
 use rayon::prelude::*;
 
 use crate::input::{Rows, inverse_lengths};
 use crate::ivf::{IvfIndex, LARGE, PIECE_ROWS};
-use crate::kmeans::{Points, halve};
-use crate::lists::List;
+use crate::kmeans::{Halves, Points, costs_of, halve};
 use crate::originals::Originals;
-use crate::probe::Scores;
 use crate::recall::Tuning;
+use crate::rough::Rough;
 use crate::search::NO_ROW;
 use crate::selection::Selection;
+use crate::stage::Stage;
 
 /// A list with so small a part of the rows of a typical one is dissolved.
 const SMALL: usize = 8;
 /// Once one row in so many is fresh, the tuning is found anew.
 const TUNED_SHARE: usize = 4;
-/// Lists whose centres are measured to find the nearest.
-const NEAR_LISTS: usize = 16;
-/// So few rows are encoded one by one.
+/// Lists whose centres are measured exactly to find the nearest.
+const NEAR_LISTS: usize = 4;
+/// So few rows are encoded one by one, and look for their lists on the calling thread.
 const FEW_ROWS: usize = 64;
 
 impl IvfIndex {
@@ -68,13 +68,11 @@ impl IvfIndex {
             return Ok(());
         }
         let before = self.len();
-        let noted: Vec<List> = if rows.len() > PIECE_ROWS { self.lists.lists.clone() } else { Vec::new() };
+        let noted = self.lists.noted();
         for (piece, ids) in rows.pieces(PIECE_ROWS).zip(ids.chunks(PIECE_ROWS)) {
             if let Err(error) = job.check() {
                 self.withdraw(before);
-                for (list, noted) in self.lists.lists.iter_mut().zip(noted) {
-                    (list.squares, list.mean_square) = (noted.squares, noted.mean_square);
-                }
+                self.lists.note_again(noted);
                 return Err(error);
             }
             self.append(piece, ids)?;
@@ -106,7 +104,7 @@ impl IvfIndex {
                 *entry = row;
             }
         }
-        self.write(points, &rows, &Job::new())
+        self.write(points, &rows, &Stage::new(&Job::new(), 0, 1))
     }
 
     /// Removes rows. All of them, or none on error. Memory is given back once a quarter of the blocks is unused.
@@ -162,24 +160,47 @@ impl IvfIndex {
         let Some((values, factors)) = self.vectors(&sample) else { return Ok(()) };
         let points = Points { values: &values, dim: self.dim(), factors: factors.as_deref() };
         let at: HashMap<u32, u32> = sample.into_iter().zip(0..).collect();
-        self.tuning = Tuning::find(self, &|row| at.get(&row).map(|&at| points.row(at)), &Job::new())?;
+        let (job, point) = (Job::new(), |row| at.get(&row).map(|&at| points.row(at)));
+        self.tuning = Tuning::find(self, &point, &Stage::new(&job, 0, 1))?;
         self.fresh_rows = 0;
         Ok(())
     }
 
     /// The list of the nearest centre to each point.
     fn nearest(&self, points: Points<'_>) -> Vec<usize> {
-        let nearest = |row: u32| {
-            let (vector, factor) = points.row(row);
-            let query = Query::new(self.codes.quantizer(), Level::current(), vector, factor);
-            // Inner products rank lists in another order than distances do.
-            let count = if self.params.metric == Metric::InnerProduct { usize::MAX } else { NEAR_LISTS };
-            let near = Scores::of_all(self, &query).best(&query, count);
-            let nearest = near.iter().min_by(|a, b| a.standing.length().total_cmp(&b.standing.length()));
-            nearest.map_or(0, |nearest| nearest.number as usize)
-        };
-        let rows = 0..points.len() as u32;
-        if rows.len() < 8 { rows.map(nearest).collect() } else { rows.into_par_iter().map(nearest).collect() }
+        let rows: Vec<u32> = (0..points.len() as u32).collect();
+        if rows.len() <= FEW_ROWS {
+            return self.nearest_of(points, &rows);
+        }
+        rows.par_chunks(FEW_ROWS).map(|rows| self.nearest_of(points, rows)).collect::<Vec<_>>().concat()
+    }
+
+    fn nearest_of(&self, points: Points<'_>, rows: &[u32]) -> Vec<usize> {
+        let (level, quantizer) = (Level::current(), self.codes.quantizer());
+        let rotated: Vec<Vec<f32>> = rows
+            .iter()
+            .map(|&row| {
+                let (vector, factor) = points.row(row);
+                quantizer.centre(level, &vector.iter().map(|x| x * factor).collect::<Vec<_>>())
+            })
+            .collect();
+        let mut rough = Rough::with_capacity(quantizer.padded_dim(), rows.len());
+        rotated.iter().for_each(|row| rough.push(row));
+        let (mut dots, mut costs) = (Vec::new(), Vec::new());
+        costs_of(&rough, 0..rows.len(), &self.directory.rough, &mut dots, &mut costs);
+        let mut order: Vec<(f32, usize)> = Vec::with_capacity(self.lists.len());
+        let nearest = rotated.iter().zip(costs.chunks_exact(self.lists.len().max(1))).map(|(row, costs)| {
+            order.clear();
+            order.extend(costs.iter().copied().zip(0..));
+            if order.len() > NEAR_LISTS {
+                order.select_nth_unstable_by(NEAR_LISTS - 1, nearer);
+                order.truncate(NEAR_LISTS);
+            }
+            let exact =
+                order.iter().map(|&(_, list)| (l2sq_f32(level, row, self.directory.centre(list)), list));
+            exact.min_by(nearer).map_or(0, |(_, list)| list)
+        });
+        nearest.collect()
     }
 
     /// Adds a row that has no place to a list, and encodes it.
@@ -189,9 +210,7 @@ impl IvfIndex {
         loop {
             let Self { codes, directory, .. } = self;
             if let Some(square) = codes.set_around(place, point, directory.centre(list), work) {
-                if let Some(list) = self.lists.lists.get_mut(list) {
-                    list.note(square);
-                }
+                self.lists.note_all(list, (square, square), square, 1);
                 return;
             }
             self.coarsen();
@@ -253,20 +272,21 @@ impl IvfIndex {
 
     fn halve_large(&mut self) {
         let most = self.typical() * LARGE;
+        let job = Job::new();
+        let unseen = Stage::new(&job, 0, 1);
         let mut large: Vec<usize> = (0..self.lists.len()).filter(|&list| self.rows_of(list) > most).collect();
         while let Some(list) = large.pop() {
             let rows = self.members(list);
             let Some((values, factors)) = self.vectors(&rows) else { return };
             let points = Points { values: &values, dim: self.dim(), factors: factors.as_deref() };
             let all: Vec<u32> = (0..rows.len() as u32).collect();
-            let Some(([first, second], go)) = halve(points, &all, self.params.seed) else { continue };
+            let Ok(Some(halves)) = halve(points, &all, self.params.seed, &unseen) else { continue };
+            let Halves { centres: [first, second], second: go } = halves;
             for &row in &rows {
                 self.take(row);
             }
             let new = self.lists.add();
-            if let Some(list) = self.lists.lists.get_mut(list) {
-                *list = List::EMPTY;
-            }
+            self.lists.forget(list);
             self.directory.set(list, &first);
             self.directory.add(&second);
             self.match_scales();
@@ -323,4 +343,8 @@ impl IvfIndex {
         let factors = self.table.inverse_lengths.as_ref();
         Some((values, factors.map(|kept| rows.iter().map(|&row| factor(kept, row)).collect())))
     }
+}
+
+fn nearer(a: &(f32, usize), b: &(f32, usize)) -> std::cmp::Ordering {
+    a.0.total_cmp(&b.0).then(a.1.cmp(&b.1))
 }

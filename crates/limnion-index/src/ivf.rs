@@ -3,6 +3,7 @@
 use limnion_rabitq::{Form, Quantizer};
 use limnion_simd::{BlockShape, Level, dot_f32};
 use limnion_types::{Job, Metric, Result};
+use rayon::prelude::*;
 
 use crate::codes::{COARSER, Codes, Feed, Span};
 use crate::flat::{quantizer, sample};
@@ -12,7 +13,9 @@ use crate::lists::Lists;
 use crate::originals::Originals;
 use crate::params::{Params, Precision, invalid};
 use crate::recall::Tuning;
+use crate::rough::Rough;
 use crate::search::NO_ROW;
+use crate::stage::Stage;
 use crate::storage::Storage;
 use crate::table::Table;
 
@@ -98,13 +101,31 @@ pub struct IvfIndex {
     pub(crate) fresh_rows: usize,
 }
 
+/// The parts of a build, each with its share of the time: together they count the rows once.
+struct Parts<'a> {
+    training: Stage<'a>,
+    assigning: Stage<'a>,
+    encoding: Stage<'a>,
+    tuning: Stage<'a>,
+}
+
+impl<'a> Parts<'a> {
+    fn of(job: &'a Job, rows: u64) -> Self {
+        let upto = |percent: u64| rows * percent / 100;
+        let part = |from: u64, to: u64| Stage::new(job, upto(to) - upto(from), 1);
+        Self { training: part(0, 40), assigning: part(40, 60), encoding: part(60, 85), tuning: part(85, 100) }
+    }
+}
+
 /// Where the centres of the lists are.
 #[derive(Debug, Clone)]
 pub(crate) struct Directory {
     /// The centres as codes are made around them: rotated, in scaled units.
     pub(crate) centres: Storage<f32>,
-    /// One bit a dimension of each centre, to find the near ones.
+    /// One bit a dimension of each centre, to find those that may be near.
     pub(crate) codes: Codes,
+    /// The centres once more as bytes, to find which of those are near.
+    pub(crate) rough: Rough,
     /// For each centre, what its rows' keys have beside what a query stands to it: under inner product −⟨mean, c⟩.
     pub(crate) shifts: Vec<f32>,
     /// The scale that the centres are in.
@@ -131,22 +152,29 @@ impl IvfIndex {
         let flat = params.flat();
         let mut table = Table::new(&flat, dim, rows.len());
         let ids = table.new_ids(ids, rows.len())?;
-        let inverse = (params.metric == Metric::Cosine).then(|| inverse_lengths(rows));
+        let inverse = (params.metric == Metric::Cosine).then(|| parallel_inverse_lengths(rows));
         let points = Points { values: vectors, dim, factors: inverse.as_deref() };
         let sample = sample(vectors, dim);
         let (quantizer, shape) = quantizer(&flat, dim, Rows::check("vectors", &sample, dim, params.metric)?)?;
         // A table of its own: a clone would share the arrays, and the first row would move them to smaller ones.
         let mut index = Self::empty(params, Table::new(&flat, dim, 0), quantizer, shape);
-        if rows.len() > 0 {
-            index.fill(points, job)?;
-        }
-        for (piece, ids) in rows.pieces(PIECE_ROWS).zip(ids.chunks(PIECE_ROWS)) {
-            job.check()?;
-            let start = table.len();
-            table.append(piece, ids, inverse.as_deref().and_then(|all| all.get(start..start + piece.len())));
-        }
+        let parts = Parts::of(job, rows.len() as u64);
+        // One thread copies the originals while the others cluster.
+        let (filled, copied) = rayon::join(
+            || if rows.len() > 0 { index.fill(points, &parts) } else { Ok(()) },
+            || {
+                for (piece, ids) in rows.pieces(PIECE_ROWS).zip(ids.chunks(PIECE_ROWS)) {
+                    job.check()?;
+                    let start = table.len();
+                    let inverse = inverse.as_deref().and_then(|all| all.get(start..start + piece.len()));
+                    table.append(piece, ids, inverse);
+                }
+                Ok(())
+            },
+        );
+        filled.and(copied)?;
         index.table = table;
-        index.tuning = Tuning::find(&index, &|row| Some(points.row(row)), job)?;
+        index.tuning = Tuning::find(&index, &|row| Some(points.row(row)), &parts.tuning)?;
         Ok(index)
     }
 
@@ -166,25 +194,27 @@ impl IvfIndex {
     }
 
     /// Clusters all rows, and encodes them.
-    fn fill(&mut self, points: Points<'_>, job: &Job) -> Result<()> {
+    fn fill(&mut self, points: Points<'_>, parts: &Parts<'_>) -> Result<()> {
         let count = self.params.list_count(points.len());
         let most = (points.len() / count * LARGE).max(BlockShape::ROWS);
-        let clusters = cluster(points, count, most, self.params.seed, job)?;
-        self.lists = Lists::of(&clusters.nearest, clusters.centres.len());
+        let Parts { training, assigning, encoding, .. } = parts;
+        let clusters = cluster(points, count, most, self.params.seed, training, assigning)?;
+        self.lists = Lists::of(&clusters.nearest, clusters.count());
         let quantizer = self.codes.quantizer().clone();
         self.directory = Directory::new(&quantizer, *self.codes.shape());
-        clusters.centres.iter().for_each(|centre| self.directory.add(centre));
+        clusters.centres().for_each(|centre| self.directory.add(centre));
         self.codes = Codes::with_blocks(quantizer, *self.codes.shape(), self.lists.block_count());
         self.match_scales();
         let rows = self.lists.rows().clone();
-        self.write(points, &rows, job)
+        self.write(points, &rows, encoding)
     }
 
     /// Encodes the points that `rows` names for the places, and takes note of them in the lists.
-    pub(crate) fn write(&mut self, points: Points<'_>, rows: &[u32], job: &Job) -> Result<()> {
+    pub(crate) fn write(&mut self, points: Points<'_>, rows: &[u32], stage: &Stage<'_>) -> Result<()> {
+        let stage = &stage.in_units(self.lists.block_count() as u64);
         loop {
             let Self { codes, lists, directory, .. } = self;
-            let spans = codes.write(0, &Placed { points, rows, lists, directory }, job)?;
+            let spans = codes.write(0, &Placed { points, rows, lists, directory, stage }, stage.job())?;
             if codes.is_coarsest() || spans.iter().all(|span| span.fits) {
                 let mut of_lists = vec![Span::EMPTY; lists.len()];
                 for (block, span) in spans.into_iter().enumerate() {
@@ -192,8 +222,8 @@ impl IvfIndex {
                         *total = total.join(span);
                     }
                 }
-                for (list, span) in lists.lists.iter_mut().zip(of_lists) {
-                    list.note_all(span.squares, span.sum, span.rows);
+                for (list, span) in of_lists.into_iter().enumerate() {
+                    lists.note_all(list, span.squares, span.sum, span.rows);
                 }
                 return Ok(());
             }
@@ -222,6 +252,7 @@ impl IvfIndex {
         if factor != 1.0 {
             self.directory.centres.to_mut().iter_mut().for_each(|x| *x *= factor);
             self.directory.shifts.iter_mut().for_each(|x| *x *= factor * factor);
+            self.directory.rough.rescale(factor);
             self.directory.scale = scale;
         }
     }
@@ -317,14 +348,16 @@ impl Directory {
     /// Without centres.
     fn new(quantizer: &Quantizer, shape: BlockShape) -> Self {
         let codes = Codes::new(signs_only(quantizer), shape, 0);
-        Self { centres: Storage::new(Vec::new()), codes, shifts: Vec::new(), scale: quantizer.scale() }
+        let (centres, rough) = (Storage::new(Vec::new()), Rough::new(shape.dim()));
+        Self { centres, codes, rough, shifts: Vec::new(), scale: quantizer.scale() }
     }
 
     /// As a file has it. Lengths have been checked.
     pub(crate) fn from_parts(centres: Storage<f32>, codes: Codes) -> Self {
-        let scale = codes.quantizer().scale();
-        let mut directory = Self { centres, codes, shifts: Vec::new(), scale };
-        let dim = directory.codes.shape().dim();
+        let (scale, dim) = (codes.quantizer().scale(), codes.shape().dim());
+        let mut rough = Rough::with_capacity(dim, codes.len());
+        centres.chunks_exact(dim).for_each(|centre| rough.push(centre));
+        let mut directory = Self { centres, codes, rough, shifts: Vec::new(), scale };
         directory.shifts = directory.centres.chunks_exact(dim).map(|c| directory.shift_of(c)).collect();
         directory
     }
@@ -333,6 +366,7 @@ impl Directory {
     pub(crate) fn add(&mut self, centre: &[f32]) {
         let rotated = self.rotated(centre);
         self.shifts.push(self.shift_of(&rotated));
+        self.rough.push(&rotated);
         self.centres.to_mut().extend_from_slice(&rotated);
         let (list, mut work) = (self.codes.len(), self.codes.quantizer().workspace());
         self.codes.grow(list + 1);
@@ -367,6 +401,7 @@ impl Directory {
         if let Some(place) = self.centres.to_mut().get_mut(list * rotated.len()..(list + 1) * rotated.len()) {
             place.copy_from_slice(&rotated);
         }
+        self.rough.set(list, &rotated);
         let shift = self.shift_of(&rotated);
         if let Some(place) = self.shifts.get_mut(list) {
             *place = shift;
@@ -381,6 +416,7 @@ impl Directory {
         centres.copy_within(last.., list * dim);
         centres.truncate(last);
         self.shifts.swap_remove(list);
+        self.rough.swap_remove(list);
         self.codes.swap_remove(list as u32);
     }
 
@@ -390,7 +426,8 @@ impl Directory {
     }
 
     fn heap_bytes(&self) -> usize {
-        self.centres.heap_bytes() + self.codes.heap_bytes() + 4 * self.shifts.capacity()
+        let shifts = 4 * self.shifts.capacity();
+        self.centres.heap_bytes() + self.codes.heap_bytes() + self.rough.heap_bytes() + shifts
     }
 }
 
@@ -407,6 +444,7 @@ struct Placed<'a> {
     rows: &'a [u32],
     lists: &'a Lists,
     directory: &'a Directory,
+    stage: &'a Stage<'a>,
 }
 
 impl Feed for Placed<'_> {
@@ -416,8 +454,16 @@ impl Feed for Placed<'_> {
     }
 
     fn centre(&self, block: usize) -> &[f32] {
+        // It is asked for once a block.
+        self.stage.advance(1);
         self.lists.owner(block).map_or(&[], |list| self.directory.centre(list))
     }
+}
+
+/// [`inverse_lengths`] by all threads of the pool.
+fn parallel_inverse_lengths(rows: Rows<'_>) -> Vec<f32> {
+    let pieces: Vec<Rows<'_>> = rows.pieces(PIECE_ROWS).collect();
+    pieces.into_par_iter().map(inverse_lengths).collect::<Vec<_>>().concat()
 }
 
 /// Whether lists are ranked by squared distances.

@@ -131,9 +131,9 @@ impl IvfIndex {
         meta.extend_from_slice(&self.params.lists.unwrap_or(0).to_le_bytes());
         meta.resize(META, 0);
         let mut lists = Vec::with_capacity(self.lists.len() * LIST);
-        for list in &self.lists.lists {
+        for (list, &mean_square) in self.lists.lists.iter().zip(&self.lists.mean_squares) {
             lists.extend_from_slice(&list.len.to_le_bytes());
-            for number in [list.squares.0, list.squares.1, list.mean_square] {
+            for number in [list.squares.0, list.squares.1, mean_square] {
                 lists.extend_from_slice(&number.to_le_bytes());
             }
         }
@@ -164,7 +164,7 @@ fn read_lists(file: &Reader<'_>, count: usize, rows: usize) -> Result<Lists> {
     // What the file has places for, so that no count makes anyone allocate more.
     let most = file.bytes(*b"ROWS")?.len() / (BlockShape::ROWS * size_of::<u32>());
     let mut fields = Fields(&entries);
-    let (mut lists, mut next, mut total) = (Vec::new(), 0_u32, 0_usize);
+    let (mut lists, mut mean_squares, mut next, mut total) = (Vec::new(), Vec::new(), 0_u32, 0_usize);
     for _ in 0..count {
         let (len, least, largest, mean_square) = (fields.u32()?, fields.f32()?, fields.f32()?, fields.f32()?);
         if ![least, largest, mean_square].iter().all(|x| x.is_finite() && *x >= 0.0) {
@@ -175,14 +175,15 @@ fn read_lists(file: &Reader<'_>, count: usize, rows: usize) -> Result<Lists> {
         if total > rows || end as usize > most {
             break;
         }
-        lists.push(List { blocks: (next..end).collect(), len, squares: (least, largest), mean_square });
+        lists.push(List { blocks: (next..end).collect(), len, squares: (least, largest) });
+        mean_squares.push(mean_square);
         next = end;
     }
     if total != rows || lists.len() != count {
         return Err(corrupt("its lists do not have as many rows as it"));
     }
     let places = file.array(*b"ROWS", next as usize, BlockShape::ROWS)?;
-    Ok(Lists::from_parts(lists, places))
+    Ok(Lists::from_parts(lists, mean_squares, places))
 }
 
 fn read_directory(file: &Reader<'_>, codes: &Codes, count: usize) -> Result<Directory> {

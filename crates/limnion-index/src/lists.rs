@@ -17,13 +17,10 @@ pub(crate) struct List {
     pub(crate) len: u32,
     /// The least and the largest ‖r‖² of any row it ever held, in scaled units.
     pub(crate) squares: (f32, f32),
-    /// The mean of ‖r‖² of the rows it was given.
-    pub(crate) mean_square: f32,
 }
 
 impl List {
-    pub(crate) const EMPTY: Self =
-        Self { blocks: Vec::new(), len: 0, squares: (f32::MAX, 0.0), mean_square: 0.0 };
+    pub(crate) const EMPTY: Self = Self { blocks: Vec::new(), len: 0, squares: (f32::MAX, 0.0) };
 
     /// The place of its row number `at`.
     fn place(&self, at: u32) -> u32 {
@@ -42,24 +39,20 @@ impl List {
     pub(crate) fn places(&self) -> impl Iterator<Item = u32> + '_ {
         (0..self.len).map(|at| self.place(at))
     }
+}
 
-    /// Takes note of the least, the largest and the sum of so many rows' ‖r‖², the rows being counted already.
-    pub(crate) fn note_all(&mut self, squares: (f32, f32), sum: f32, rows: u32) {
-        self.squares = (self.squares.0.min(squares.0), self.squares.1.max(squares.1));
-        self.mean_square += (sum - self.mean_square * rows as f32) / self.len.max(1) as f32;
-    }
-
-    /// Takes note of a row's ‖r‖², the row being counted already.
-    pub(crate) fn note(&mut self, square: f32) {
-        self.squares = (self.squares.0.min(square), self.squares.1.max(square));
-        self.mean_square += (square - self.mean_square) / self.len.max(1) as f32;
-    }
+/// What is known of the lengths in each list.
+pub(crate) struct Noted {
+    squares: Vec<(f32, f32)>,
+    means: Vec<f32>,
 }
 
 /// All lists.
 #[derive(Debug, Clone)]
 pub(crate) struct Lists {
     pub(crate) lists: Vec<List>,
+    /// The mean of ‖r‖² of the rows that each list was given: apart, as every search reads it of all lists.
+    pub(crate) mean_squares: Vec<f32>,
     /// The row in each place, [`NO_ROW`] where there is none.
     rows: Storage<u32>,
     /// The list that each block is of, [`NO_ROW`] for those that are free.
@@ -89,13 +82,49 @@ impl Lists {
             rows.append(&mut members);
             lists.push(List { blocks, len: len as u32, ..List::EMPTY });
         }
-        Self { lists, rows: Storage::new(rows), owners, free: Vec::new(), places: OnceLock::new() }
+        Self { mean_squares: vec![0.0; count], ..Self::with_owners(lists, Storage::new(rows), owners) }
     }
 
     /// Lists as a file has them: their blocks follow each other.
-    pub(crate) fn from_parts(lists: Vec<List>, rows: Storage<u32>) -> Self {
+    pub(crate) fn from_parts(lists: Vec<List>, mean_squares: Vec<f32>, rows: Storage<u32>) -> Self {
         let owners = (0..).zip(&lists).flat_map(|(number, list)| list.blocks.iter().map(move |_| number));
-        Self { owners: owners.collect(), lists, rows, free: Vec::new(), places: OnceLock::new() }
+        let owners = owners.collect();
+        Self { mean_squares, ..Self::with_owners(lists, rows, owners) }
+    }
+
+    fn with_owners(lists: Vec<List>, rows: Storage<u32>, owners: Vec<u32>) -> Self {
+        let (mean_squares, free, places) = (Vec::new(), Vec::new(), OnceLock::new());
+        Self { lists, mean_squares, rows, owners, free, places }
+    }
+
+    /// Takes note of the least, the largest and the sum of so many rows' ‖r‖², the rows being counted already.
+    pub(crate) fn note_all(&mut self, list: usize, squares: (f32, f32), sum: f32, rows: u32) {
+        if let (Some(list), Some(mean)) = (self.lists.get_mut(list), self.mean_squares.get_mut(list)) {
+            list.squares = (list.squares.0.min(squares.0), list.squares.1.max(squares.1));
+            *mean += (sum - *mean * rows as f32) / list.len.max(1) as f32;
+        }
+    }
+
+    /// What was noted of all lists, to be taken back by [`Lists::note_again`].
+    pub(crate) fn noted(&self) -> Noted {
+        Noted {
+            squares: self.lists.iter().map(|list| list.squares).collect(),
+            means: self.mean_squares.clone(),
+        }
+    }
+
+    pub(crate) fn note_again(&mut self, noted: Noted) {
+        for (list, squares) in self.lists.iter_mut().zip(noted.squares) {
+            list.squares = squares;
+        }
+        self.mean_squares = noted.means;
+    }
+
+    /// Forgets what was noted of a list that has no rows any more.
+    pub(crate) fn forget(&mut self, list: usize) {
+        if let (Some(list), Some(mean)) = (self.lists.get_mut(list), self.mean_squares.get_mut(list)) {
+            (list.squares, *mean) = (List::EMPTY.squares, 0.0);
+        }
     }
 
     /// Whether the blocks of each list lie together, in the order of the lists, and none is free.
@@ -126,9 +155,9 @@ impl Lists {
 
     /// Squared lengths are in another unit now.
     pub(crate) fn rescale(&mut self, factor: f32) {
+        self.mean_squares.iter_mut().for_each(|square| *square *= factor);
         for list in &mut self.lists {
             list.squares.1 *= factor;
-            list.mean_square *= factor;
             if list.squares.0 < f32::MAX {
                 list.squares.0 *= factor;
             }
@@ -178,7 +207,7 @@ impl Lists {
     /// Puts a row at the end of a list and returns its place. A row beyond the last is a new one.
     pub(crate) fn push(&mut self, list: usize, row: u32) -> u32 {
         self.places();
-        let Self { lists, rows, owners, free, places } = self;
+        let Self { lists, rows, owners, free, places, .. } = self;
         let Some(entry) = lists.get_mut(list) else { return NO_ROW };
         if entry.len as usize == entry.blocks.len() * ROWS {
             let block = free.pop().unwrap_or_else(|| {
@@ -259,12 +288,14 @@ impl Lists {
     /// A further list, without rows.
     pub(crate) fn add(&mut self) -> usize {
         self.lists.push(List::EMPTY);
+        self.mean_squares.push(0.0);
         self.lists.len() - 1
     }
 
     /// Removes a list without rows; the last one takes its number.
     pub(crate) fn remove(&mut self, list: usize) {
         self.lists.swap_remove(list);
+        self.mean_squares.swap_remove(list);
         for block in self.lists.get(list).map_or(&[][..], |moved| &moved.blocks) {
             if let Some(owner) = self.owners.get_mut(*block as usize) {
                 *owner = list as u32;
@@ -300,7 +331,7 @@ impl Lists {
     pub(crate) fn heap_bytes(&self) -> usize {
         let lists: usize = self.lists.iter().map(|list| 4 * list.blocks.capacity()).sum();
         lists
-            + self.lists.capacity() * size_of::<List>()
+            + self.lists.capacity() * (size_of::<List>() + size_of::<f32>())
             + self.rows.heap_bytes()
             + 4 * (self.owners.capacity() + self.free.capacity())
             + self.places.get().map_or(0, |places| 4 * places.capacity())

@@ -6,18 +6,21 @@
 //! found out when the index was built ([`crate::recall`]). Where the rows that may be found are few or far, or no farther
 //! than a radius, the margin counts from the limit of the search instead.
 //!
-//! Scores are estimated first, from one-bit codes of the centres by the table that serves the rows' codes too, and then
-//! measured for those lists only that may be within the margin. The best lists come first, so that the limit falls early.
+//! Scores are estimated first, from one-bit codes of the centres by the table that serves the rows' codes too; those lists
+//! that may be within the margin get their scores from the centres as bytes ([`crate::rough`]), and only those that are
+//! looked into are measured exactly. The best lists come first, so that the limit falls early.
 
 use limnion_rabitq::{Query, Standing};
-use limnion_simd::{BlockShape, Bound, Level, ListBlock, Probe, Survivors, prefetch, scan, scan_lists};
+use limnion_simd::{BlockShape, Bound, Level, ListBlock, estimate_blocks, prefetch, scan_lists};
 use limnion_types::{Hit, Job, Result};
 use rayon::prelude::*;
 
+use crate::exact::query_factor;
 use crate::ivf::{IvfIndex, is_euclidean};
 use crate::lists::List;
 use crate::params::{Plan, check_hits, check_share, invalid};
 use crate::recall::{Margin, Tuning};
+use crate::rough::Rough;
 use crate::search::{PREPARATION_ROWS, Search, scan_originals};
 use crate::selection::Selection;
 
@@ -91,7 +94,6 @@ pub(crate) enum Aim {
 pub(crate) struct Candidate {
     pub(crate) score: f32,
     pub(crate) number: u32,
-    pub(crate) standing: Standing,
 }
 
 impl IvfIndex {
@@ -197,7 +199,7 @@ impl IvfIndex {
             }
             (_, selection) => {
                 search.use_codes(&self.codes, query, Some(self.lists.rows()));
-                self.look_into_lists(&mut search, aim, selection, &mut explanation);
+                self.look_into_lists(&mut search, query, aim, selection, &mut explanation);
             }
         }
         explanation.refined += search.refined();
@@ -208,7 +210,7 @@ impl IvfIndex {
     pub(crate) fn find_all(&self, query: &[f32], k: usize, plan: Plan) -> Vec<(u32, f32)> {
         let mut search = Search::new(&self.table, query, k, None, plan);
         search.use_codes(&self.codes, query, Some(self.lists.rows()));
-        self.look_into_lists(&mut search, Aim::All, None, &mut Explanation::default());
+        self.look_into_lists(&mut search, query, Aim::All, None, &mut Explanation::default());
         let ranked = search.into_ranked().into_iter();
         ranked.filter_map(|ranked| Some((self.table.ids.row(ranked.id)?, ranked.key))).collect()
     }
@@ -216,83 +218,88 @@ impl IvfIndex {
     fn look_into_lists(
         &self,
         search: &mut Search<'_>,
+        vector: &[f32],
         aim: Aim,
         selection: Option<&Selection>,
         explanation: &mut Explanation,
     ) {
+        let level = Level::current();
         let Some(query) = search.query() else { return };
         let allowed = selection.map(|selection| self.allowed(selection));
         let allowed = allowed.as_deref();
-        let mut scores = Scores::estimate(self, query, allowed);
+        let factor = query_factor(self.table.metric, level, vector);
+        let mut scores = Scores::estimate(self, query, (vector, factor), allowed);
         // A search that is bounded from outside goes by its limit too, and by that alone where it is a radius.
         let by_limit = selection.is_some() || search.has_radius();
         let thinness = selection.map_or(1.0, |selection| self.len() as f32 / selection.len().max(1) as f32);
-        let scale = self.codes.quantizer().scale();
         let margin = match aim {
             Aim::Recall(recall) => self.tuning.margin(recall, search.k() as f32 * thinness),
             Aim::Best(_) | Aim::All => Margin::ANY,
         };
-        let margin =
-            Margin { of_base: margin.of_base * scale * scale, of_limit: margin.of_limit * scale * scale };
+        let margin = margin.in_units(self.codes.quantizer().scale());
         let rows_of = |list: u32| match allowed {
             Some(allowed) => allowed.get(list as usize).copied().unwrap_or(0) as usize,
             None => self.lists.lists.get(list as usize).map_or(0, |list| list.len as usize),
         };
-        let mut blocks = Vec::new();
+        let mut pass = Pass::default();
         let mut base = f32::MAX;
         let mut part = match aim {
-            Aim::All => scores.best(query, usize::MAX),
+            Aim::All => scores.best(usize::MAX),
             Aim::Best(count) => {
-                let mut best = scores.best(query, count.saturating_mul(2));
+                let mut best = scores.best(count.saturating_mul(2));
                 best.truncate(count);
                 best
             }
             Aim::Recall(_) => {
                 // Where the limit decides, it has to be known first.
-                let (part, mean) = scores.within(query, if by_limit { 0.0 } else { margin.of_base });
+                let (part, mean) = scores.within(if by_limit { 0.0 } else { margin.of_base });
                 base = mean;
                 part
             }
         };
         loop {
             let before = explanation.lists;
-            let (mut next, mut pass) = (0, 1);
+            let (mut next, mut count) = (0, 1);
+            self.fetch(part.get(..count).unwrap_or_default());
             while next < part.len() {
-                let end = part.len().min(next + pass);
-                if let Some(later) = part.get(end) {
-                    self.fetch(later.number as usize);
-                }
-                blocks.clear();
+                let end = part.len().min(next + count);
+                // The first lists bring the limit down; then more of them are worth a pass.
+                count = (2 * count).min(MOST_LISTS);
+                self.fetch(part.get(end..part.len().min(end + count)).unwrap_or_default());
+                pass.clear();
                 for candidate in part.get(next..end).unwrap_or_default() {
                     let near_base = !search.has_radius() && candidate.score - base <= margin.of_base;
                     if by_limit && !near_base && candidate.score - search.limit() > margin.of_limit {
                         continue;
                     }
-                    let Some(list) = self.lists.lists.get(candidate.number as usize) else { continue };
-                    let (g_add, g_error) = search.enter_among(candidate.standing, list.squares);
-                    let entered = search.entered() - 1;
-                    let mut add = |block, mask| {
-                        blocks.push((entered, ListBlock { block, mask, g_add, g_error }));
+                    let number = candidate.number as usize;
+                    let (Some(list), Some(query)) = (self.lists.lists.get(number), search.query()) else {
+                        continue;
                     };
+                    let standing = query.standing_to(level, self.directory.centre(number));
+                    let (g_add, g_error) = search.enter_among(standing, list.squares);
+                    let entered = (search.entered() - 1) as u32;
                     match selection {
-                        Some(selection) => selected(selection, list, add),
-                        None => list.blocks.iter().for_each(|&block| add(block, u32::MAX)),
+                        Some(selection) => selected(selection, list, |block, mask| {
+                            pass.add(entered, ListBlock { block, mask, g_add, g_error });
+                        }),
+                        None => list.blocks.iter().for_each(|&block| {
+                            pass.add(entered, ListBlock { block, mask: u32::MAX, g_add, g_error });
+                        }),
                     }
                     explanation.scanned += rows_of(candidate.number);
                     explanation.lists += 1;
                 }
-                self.scan_lists(scores.level, search, &blocks);
-                // The first lists bring the limit down; then more of them are worth a pass.
-                (next, pass) = (end, (2 * pass).min(MOST_LISTS));
+                self.scan_lists(level, search, &pass);
+                next = end;
             }
             // The further lists are worse; they are looked into while they may help, or hits are missing.
             let in_vain = !by_limit || explanation.lists == before;
-            let Some(query) = search.query() else { return };
             let wanted = matches!(aim, Aim::Recall(_)) && !search.has_radius() && !search.has_k();
             if scores.is_empty() || !wanted && (in_vain || !matches!(aim, Aim::Recall(_))) {
                 break;
             }
-            part = scores.best(query, FURTHER_LISTS);
+            part = scores.best(FURTHER_LISTS);
         }
         search.drain(true);
     }
@@ -308,24 +315,19 @@ impl IvfIndex {
         allowed
     }
 
-    /// Scans blocks of lists that were entered, of which each has the number.
-    fn scan_lists(&self, level: Level, search: &mut Search<'_>, blocks: &[(usize, ListBlock)]) {
-        let items: Vec<ListBlock> = blocks.iter().map(|&(_, block)| block).collect();
+    /// Scans blocks of lists that were entered.
+    fn scan_lists(&self, level: Level, search: &mut Search<'_>, pass: &Pass) {
         let mut next = 0;
-        while next < items.len() {
+        while next < pass.blocks.len() {
             let Some(probe) = search.probe() else { return };
-            let rest = items.get(next..).unwrap_or_default();
+            let rest = pass.blocks.get(next..).unwrap_or_default();
             let codes = self.codes.block_bytes();
             let done = scan_lists(level, *self.codes.shape(), codes, 0, rest, &mut [probe]);
-            let mut passed = blocks.get(next..next + done).unwrap_or_default();
+            let mut passed = rest.iter().zip(pass.lists.get(next..).unwrap_or_default()).peekable();
             let waiting = search.collect_from(|place| {
-                while let Some(((list, item), rest)) = passed.split_first() {
-                    if item.block == place / BlockShape::ROWS as u32 {
-                        return *list;
-                    }
-                    passed = rest;
-                }
-                0
+                let block = place / BlockShape::ROWS as u32;
+                while passed.next_if(|(item, _)| item.block != block).is_some() {}
+                passed.peek().map_or(0, |(_, list)| **list as usize)
             });
             if waiting >= ENOUGH {
                 search.drain(false);
@@ -334,133 +336,184 @@ impl IvfIndex {
         }
     }
 
-    /// Has the first codes of a list fetched from memory while other work is done.
-    fn fetch(&self, list: usize) {
+    /// Has the first codes of lists, and their centres, fetched from memory while other work is done.
+    fn fetch(&self, lists: &[Candidate]) {
         let size = self.codes.shape().block_bytes();
-        let first = self.lists.lists.get(list).and_then(|list| list.blocks.first());
-        if let Some(&first) = first {
-            let start = first as usize * size;
-            prefetch(self.codes.block_bytes().get(start..start + size).unwrap_or_default());
+        for candidate in lists {
+            let number = candidate.number as usize;
+            prefetch(bytemuck::cast_slice(self.directory.centre(number)));
+            if let Some(&first) = self.lists.lists.get(number).and_then(|list| list.blocks.first()) {
+                let start = first as usize * size;
+                prefetch(self.codes.block_bytes().get(start..start + size).unwrap_or_default());
+            }
         }
     }
 }
 
-/// The lists that were not looked into yet, with what is known of their scores.
+/// The blocks of several lists that are scanned together.
+#[derive(Default)]
+struct Pass {
+    blocks: Vec<ListBlock>,
+    /// For each block its list, by the order in which they were entered.
+    lists: Vec<u32>,
+}
+
+impl Pass {
+    fn clear(&mut self) {
+        self.blocks.clear();
+        self.lists.clear();
+    }
+
+    fn add(&mut self, list: u32, block: ListBlock) {
+        self.blocks.push(block);
+        self.lists.push(list);
+    }
+}
+
+/// What is known of the lists' scores, and which lists were not handed out yet.
 pub(crate) struct Scores<'a> {
     index: &'a IvfIndex,
     level: Level,
-    /// Estimate, what it may be off by, and the list's number.
-    left: Vec<(f32, f32, u32)>,
-    /// Those of them that were handed out since, and are to be left out.
-    gone: Vec<u32>,
-    length: f32,
+    standing: Standing,
+    /// The query as bytes.
+    query: Rough,
+    /// The estimated score of each list; infinite for those that are handed out, or have no rows.
+    estimates: Vec<f32>,
+    /// What each estimate may be off by, per unit of the query's length.
+    errors: Vec<f32>,
+    /// How many lists are left.
+    left: usize,
 }
 
 impl<'a> Scores<'a> {
-    pub(crate) fn estimate(index: &'a IvfIndex, query: &Query, allowed: Option<&[u32]>) -> Self {
+    pub(crate) fn estimate(
+        index: &'a IvfIndex,
+        query: &Query,
+        (vector, factor): (&[f32], f32),
+        allowed: Option<&[u32]>,
+    ) -> Self {
         let (level, codes) = (Level::current(), &index.directory.codes);
         let standing = query.standing();
-        let mut survivors = Survivors::new(index.lists.len() + BlockShape::ROWS);
+        let places = codes.block_count() * BlockShape::ROWS;
+        let (mut estimates, mut errors) = (vec![0.0; places], vec![0.0; places]);
         let bound = Bound {
             scale: query.lut().step(),
             bias: query.bias(),
             g_add: standing.g_add(),
             g_error: 0.0,
-            threshold: f32::MAX,
+            threshold: 0.0,
         };
-        let probe = Probe { lut: query.lut(), bound, survivors: &mut survivors };
-        scan(level, *codes.shape(), codes.block_bytes(), 0, 0..codes.block_count(), &mut [probe]);
-        let length = standing.length();
-        let may_be_off = SURE_OF_LISTS * length;
-        let mut scores = Self { index, level, left: Vec::new(), gone: Vec::new(), length };
-        let lists = &index.lists.lists;
-        scores.left = survivors
-            .as_slice()
-            .iter()
-            .filter_map(|survivor| {
-                let (number, list) = (survivor.row, lists.get(survivor.row as usize)?);
-                let rows = match allowed {
-                    Some(allowed) => allowed.get(number as usize).copied().unwrap_or(0),
-                    None => list.len,
-                };
-                let estimate = survivor.estimate + scores.width(list);
-                (rows > 0).then_some((estimate, survivor.error * may_be_off, number))
-            })
-            .collect();
+        estimate_blocks(
+            level,
+            *codes.shape(),
+            codes.block_bytes(),
+            query.lut(),
+            &bound,
+            &mut estimates,
+            &mut errors,
+        );
+        estimates.truncate(index.lists.len());
+        let mut scaled: Vec<f32> = vector.iter().map(|x| x * factor).collect();
+        scaled = index.codes.quantizer().centre(level, &scaled);
+        let mut rough = Rough::with_capacity(scaled.len(), 1);
+        rough.push(&scaled);
+        let mut scores = Self { index, level, standing, query: rough, estimates, errors, left: 0 };
+        scores.widen(allowed);
         scores
     }
 
-    /// [`Scores::estimate`] of all lists, those without rows too.
-    pub(crate) fn of_all(index: &'a IvfIndex, query: &Query) -> Self {
-        Self::estimate(index, query, Some(&vec![1; index.lists.len()]))
+    /// Adds to each estimate what its list's width does, and counts the lists with rows that may be found.
+    fn widen(&mut self, allowed: Option<&[u32]>) {
+        let lists = &self.index.lists;
+        let (euclidean, length) = (is_euclidean(self.index.codes.quantizer()), self.standing.length());
+        for (estimate, &square) in self.estimates.iter_mut().zip(&lists.mean_squares) {
+            // What is no number is the worst of numbers.
+            *estimate = (*estimate + width(euclidean, length, square)).min(f32::MAX);
+        }
+        for (at, (estimate, list)) in self.estimates.iter_mut().zip(&lists.lists).enumerate() {
+            let rows = allowed.map_or(list.len, |allowed| allowed.get(at).copied().unwrap_or(0));
+            if rows == 0 {
+                *estimate = f32::INFINITY;
+            } else {
+                self.left += 1;
+            }
+        }
     }
 
     fn is_empty(&self) -> bool {
-        self.left.len() == self.gone.len()
+        self.left == 0
     }
 
-    /// What the width of a list adds to its score.
-    fn width(&self, list: &List) -> f32 {
-        if is_euclidean(self.index.codes.quantizer()) {
-            0.5 * list.mean_square
-        } else {
-            -WIDTH * self.length * list.mean_square.sqrt()
+    /// Hands out the best lists by their estimates, in the order of their scores.
+    pub(crate) fn best(&mut self, count: usize) -> Vec<Candidate> {
+        let left = (0..).zip(&self.estimates).filter(|(_, estimate)| **estimate < f32::INFINITY);
+        let mut left: Vec<(f32, u32)> = left.map(|(number, &estimate)| (estimate, number)).collect();
+        if count < left.len() {
+            left.select_nth_unstable_by(count, |a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+            left.truncate(count);
         }
-    }
-
-    /// Takes the best lists by their estimates, and orders them by their scores.
-    pub(crate) fn best(&mut self, query: &Query, count: usize) -> Vec<Candidate> {
-        if !self.gone.is_empty() {
-            self.gone.sort_unstable();
-            self.left.retain(|(_, _, number)| self.gone.binary_search(number).is_err());
-            self.gone.clear();
-        }
-        let by_estimate = |a: &(f32, f32, u32), b: &(f32, f32, u32)| a.0.total_cmp(&b.0).then(a.2.cmp(&b.2));
-        let rest = if count < self.left.len() {
-            self.left.select_nth_unstable_by(count, by_estimate);
-            self.left.split_off(count)
-        } else {
-            Vec::new()
-        };
-        let taken = std::mem::replace(&mut self.left, rest);
-        let mut best: Vec<_> = taken.iter().map(|&(_, _, number)| self.measure(query, number)).collect();
+        let mut best: Vec<_> = left.iter().map(|&(_, number)| self.measure(number)).collect();
         best.sort_unstable_by(Candidate::order);
+        self.hand_out(&best);
         best
     }
 
-    /// The lists whose scores are within a margin of the base, which is returned too.
-    fn within(&mut self, query: &Query, margin: f32) -> (Vec<Candidate>, f32) {
+    /// Hands out the lists whose scores are within a margin of the base, and tells the base.
+    fn within(&mut self, margin: f32) -> (Vec<Candidate>, f32) {
         // In order, and few: each of the others is compared with the last.
         let mut first = [(f32::INFINITY, u32::MAX); FIRST_LISTS];
-        for &(estimate, _, number) in &self.left {
-            if (estimate, number) < first[FIRST_LISTS - 1] {
-                let at = first.partition_point(|other| *other < (estimate, number));
+        for (number, &estimate) in (0..).zip(&self.estimates) {
+            if estimate < first[FIRST_LISTS - 1].0 {
+                let at = first.partition_point(|other| other.0 <= estimate);
                 first[at..].rotate_right(1);
                 first[at] = (estimate, number);
             }
         }
         let firsts = first.iter().filter(|(_, number)| *number != u32::MAX);
-        let mut chosen: Vec<Candidate> = firsts.map(|&(_, number)| self.measure(query, number)).collect();
+        let mut chosen: Vec<Candidate> = firsts.map(|&(_, number)| self.measure(number)).collect();
         chosen.sort_unstable_by(Candidate::order);
         let base = mean_score(&chosen);
-        let limit = base + margin;
-        for &(estimate, off, number) in &self.left {
-            if estimate - off <= limit && (estimate, number) > first[FIRST_LISTS - 1] {
-                chosen.push(self.measure(query, number));
+        let (limit, last) = (base + margin, first[FIRST_LISTS - 1]);
+        let may_be_off = SURE_OF_LISTS * self.standing.length();
+        for (number, (&estimate, error)) in (0..).zip(self.estimates.iter().zip(&self.errors)) {
+            let is_left = estimate < f32::INFINITY && (estimate, number) > last;
+            if is_left && estimate - error * may_be_off <= limit {
+                chosen.push(self.measure(number));
             }
         }
         chosen.retain(|candidate| candidate.score <= limit);
         chosen.sort_unstable_by(Candidate::order);
-        self.gone.extend(chosen.iter().map(|candidate| candidate.number));
+        self.hand_out(&chosen);
         (chosen, base)
     }
 
-    fn measure(&self, query: &Query, number: u32) -> Candidate {
-        let directory = &self.index.directory;
-        let standing = query.standing_to(self.level, directory.centre(number as usize));
-        let width = self.index.lists.lists.get(number as usize).map_or(0.0, |list| self.width(list));
-        Candidate { score: standing.g_add() + directory.shift(number as usize) + width, number, standing }
+    fn hand_out(&mut self, lists: &[Candidate]) {
+        self.left -= lists.len();
+        for list in lists {
+            if let Some(estimate) = self.estimates.get_mut(list.number as usize) {
+                *estimate = f32::INFINITY;
+            }
+        }
     }
+
+    fn measure(&self, number: u32) -> Candidate {
+        let (directory, at) = (&self.index.directory, number as usize);
+        let product = self.query.dot(self.level, &directory.rough, at);
+        let square = self.index.lists.mean_squares.get(at).copied().unwrap_or(0.0);
+        let score = if is_euclidean(self.index.codes.quantizer()) {
+            (self.query.square(0) + directory.rough.square(at) - 2.0 * product) + width(true, 0.0, square)
+        } else {
+            (self.standing.g_add() - product)
+                + directory.shift(at)
+                + width(false, self.standing.length(), square)
+        };
+        Candidate { score, number }
+    }
+}
+
+/// What the mean square of a list's residuals adds to its score.
+fn width(euclidean: bool, length: f32, square: f32) -> f32 {
+    if euclidean { 0.5 * square } else { -WIDTH * length * square.sqrt() }
 }
 
 impl Candidate {

@@ -5,17 +5,20 @@
 //! within a margin is the recall of a search that keeps to it.
 
 use limnion_rabitq::{Query, SplitMix64};
-use limnion_types::{Job, Result};
+use limnion_types::Result;
 use rayon::prelude::*;
 
 use crate::ivf::IvfIndex;
 use crate::params::Plan;
 use crate::probe::{Scores, mean_score};
+use crate::stage::Stage;
 
 /// Rows that serve as queries.
 const QUERIES: usize = 512;
 /// So many neighbours of each are looked at: a search for more, or among fewer rows, needs a wider margin.
 const DEPTHS: [usize; 3] = [10, 100, 1000];
+/// One query in so many is asked for the deepest.
+const DEEP: usize = 8;
 /// The recalls that are found out; between them the margin is read in a straight line.
 pub(crate) const RECALLS: [f32; 12] = [0.5, 0.7, 0.8, 0.85, 0.9, 0.925, 0.95, 0.97, 0.98, 0.99, 0.995, 0.999];
 /// How many margins there are: for each depth and recall of the base, and for each recall of the limit.
@@ -41,6 +44,12 @@ pub(crate) struct Margin {
 
 impl Margin {
     pub(crate) const ANY: Self = Self { of_base: f32::MAX, of_limit: f32::MAX };
+
+    /// In the units of codes, which are scaled.
+    pub(crate) fn in_units(self, scale: f32) -> Self {
+        let unit = scale * scale;
+        Self { of_base: self.of_base * unit, of_limit: self.of_limit * unit }
+    }
 }
 
 impl Tuning {
@@ -48,23 +57,29 @@ impl Tuning {
     pub(crate) fn find<'a>(
         index: &IvfIndex,
         point: &(impl Fn(u32) -> Option<(&'a [f32], f32)> + Sync),
-        job: &Job,
+        stage: &Stage<'_>,
     ) -> Result<Self> {
         let rows = index.sample_rows();
+        let stage = &stage.in_units(rows.len() as u64);
         let sureness = limnion_rabitq::sureness(0.999);
         let refines = index.params.flat().refines();
         let plan = if refines { Plan::Bounded(sureness) } else { Plan::Estimate };
         let seen: Vec<Seen> = rows
             .par_iter()
-            .map(|&row| {
-                job.check()?;
-                Ok(point(row).map(|point| index.see(point, row, plan)).unwrap_or_default())
+            .enumerate()
+            .map(|(at, &row)| {
+                stage.check()?;
+                let depth = DEPTHS[if at % DEEP == 0 { 2 } else { 1 }];
+                let seen = point(row).map(|point| index.see(point, row, depth, plan)).unwrap_or_default();
+                stage.advance(1);
+                Ok(seen)
             })
             .collect::<Result<_>>()?;
         let mut margins = Vec::with_capacity(MARGINS);
         for depth in DEPTHS {
+            let seen = seen.iter().step_by(if depth == DEPTHS[2] { DEEP } else { 1 });
             let upto = |seen: &Seen| seen.of_base.get(..depth.min(seen.of_base.len())).map(<[f32]>::to_vec);
-            margins.extend(quantiles(seen.iter().filter_map(upto).flatten().collect()));
+            margins.extend(quantiles(seen.filter_map(upto).flatten().collect()));
         }
         margins.extend(quantiles(seen.iter().flat_map(|seen| seen.of_limit.iter().copied()).collect()));
         Ok(Self { margins })
@@ -133,14 +148,14 @@ impl IvfIndex {
         (0..QUERIES.min(self.len())).map(|_| (random.next_u64() % self.len() as u64) as u32).collect()
     }
 
-    fn see(&self, (vector, factor): (&[f32], f32), row: u32, plan: Plan) -> Seen {
-        let depth = DEPTHS[DEPTHS.len() - 1].min(self.len() / 20).max(DEPTHS[0]);
+    fn see(&self, (vector, factor): (&[f32], f32), row: u32, depth: usize, plan: Plan) -> Seen {
+        let depth = depth.min(self.len() / 20).max(DEPTHS[0]);
         let mut others = self.find_all(vector, depth + 1, plan);
         others.retain(|(other, _)| *other != row);
         let scale = self.codes.quantizer().scale();
         let unit = scale * scale;
         let query = Query::new(self.codes.quantizer(), limnion_simd::Level::current(), vector, factor);
-        let best = Scores::estimate(self, &query, None).best(&query, usize::MAX);
+        let best = Scores::estimate(self, &query, (vector, factor), None).best(usize::MAX);
         let base = mean_score(&best);
         let mut scores = vec![0.0; self.lists.len()];
         for candidate in &best {

@@ -56,13 +56,13 @@ mod vector;
 
 pub use block::{BlockShape, Line, bytes, bytes_mut};
 pub use distance::{dot_f32, dot_f32_f16, dot_f32_rows, l2sq_f32, l2sq_f32_f16, l2sq_f32_rows, sum_abs};
-pub use integer::{dot_i8, l2sq_i8};
+pub use integer::{dot_i8, dots_i8, l2sq_i8};
 pub use level::{Level, cpu_features};
 pub use lut::Lut;
 pub use memory::{huge_pages, prefetch};
 pub use popcount::{hamming, hamming_rows, popcount};
 pub use record::gather;
 pub use rotation::{fht, flip_signs, kac_walk, scale};
-pub use scan::{Bound, ListBlock, Probe, scan, scan_lists, scan_selected};
+pub use scan::{Bound, ListBlock, Probe, estimate_blocks, scan, scan_lists, scan_selected};
 pub use signs::pack_signs;
 pub use survivors::{Survivor, Survivors};

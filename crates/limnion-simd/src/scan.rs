@@ -130,6 +130,37 @@ pub fn scan_lists(
     dispatch!(level, scan(Blocks { shape, bytes: blocks, first_row }, &list, probes))
 }
 
+/// Estimates every row of the first blocks, as many as fit in `estimates` and `errors`, which get 32 places a block: the
+/// rows' estimates and their `f_error`, as [`scan`] works them out for [`Survivors`].
+///
+/// For who wants all of a few blocks, such as the codes of centres. Empty lanes have an infinite estimate.
+///
+/// ```
+/// use limnion_simd::{BlockShape, Bound, Level, Lut, estimate_blocks};
+/// let (level, shape) = (Level::current(), BlockShape::new(64).ok_or("no multiple of 64")?);
+/// let mut block = vec![0; shape.block_bytes()];
+/// shape.empty(&mut block);
+/// let lut = Lut::new(level, &[0.25; 64]);
+/// let bound = Bound { scale: lut.step(), bias: lut.bias(), g_add: 0.0, g_error: 0.0, threshold: 0.0 };
+/// let (mut estimates, mut errors) = ([0.0; 32], [0.0; 32]);
+/// estimate_blocks(level, shape, &block, &lut, &bound, &mut estimates, &mut errors);
+/// assert_eq!(estimates, [f32::INFINITY; 32]);
+/// # Ok::<(), &str>(())
+/// ```
+pub fn estimate_blocks(
+    level: Level,
+    shape: BlockShape,
+    blocks: &[u8],
+    lut: &Lut,
+    bound: &Bound,
+    estimates: &mut [f32],
+    errors: &mut [f32],
+) {
+    let blocks = Blocks { shape, bytes: blocks, first_row: 0 };
+    let out = estimates.as_chunks_mut().0.iter_mut().zip(errors.as_chunks_mut().0);
+    dispatch!(level, estimates(blocks, lut, bound, out));
+}
+
 /// A run of blocks.
 #[derive(Clone, Copy)]
 struct Blocks<'a> {
@@ -173,10 +204,17 @@ impl<'a> Blocks<'a> {
 
     /// How many units the shape and the tables of all probes have.
     fn units(&self, probes: &[Probe<'_>]) -> usize {
-        let units = probes.iter().map(|probe| probe.lut.tables().len() / UNIT);
-        units.min().unwrap_or(0).min(self.shape.dim() / 32)
+        probes.iter().map(|probe| self.units_of(probe.lut)).min().unwrap_or(0)
+    }
+
+    /// How many units the shape and the tables of one query have.
+    fn units_of(&self, lut: &Lut) -> usize {
+        (lut.tables().len() / UNIT).min(self.shape.dim() / 32)
     }
 }
+
+/// A block's estimates and errors.
+type Estimates<'a> = (&'a mut [f32; BlockShape::ROWS], &'a mut [f32; BlockShape::ROWS]);
 
 /// Which blocks to scan, in which order, and which of their rows.
 trait Items {
@@ -258,7 +296,22 @@ fn scan_batches(
 mod scalar {
     use half::f16;
 
-    use super::{Block, BlockRows, Blocks, Bound, Items, Probe, UNIT, scan_batches};
+    use super::{Block, BlockRows, Blocks, Bound, Estimates, Items, Lut, Probe, UNIT, scan_batches};
+
+    pub(super) fn estimates<'a>(
+        blocks: Blocks<'_>,
+        lut: &Lut,
+        query: &Bound,
+        out: impl Iterator<Item = Estimates<'a>>,
+    ) {
+        let units = blocks.units_of(lut);
+        let mut rows = BlockRows::NONE;
+        for (number, (estimates, errors)) in out.enumerate() {
+            let Some(block) = blocks.block((number, u32::MAX), units) else { return };
+            bound(&block, &sums(&block, lut.tables()), query, &mut rows);
+            (*estimates, *errors) = (rows.estimates, rows.errors);
+        }
+    }
 
     pub(super) fn scan(blocks: Blocks<'_>, items: &impl Items, probes: &mut [Probe<'_>]) -> usize {
         let units = blocks.units(probes);
@@ -324,8 +377,25 @@ fn fetch(later: &[[u8; UNIT]], unit: usize) {
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! kernels {
     ($features:literal, $most:literal: $($count:literal)*) => {
-        use super::{Block, Blocks, Items, Probe, UNIT, fetch, scan_batches};
+        use super::{Block, Blocks, Estimates, Items, Lut, Probe, UNIT, fetch, scan_batches};
         use crate::memory::prefetch_line;
+
+        #[target_feature(enable = $features)]
+        pub(super) fn estimates<'a>(
+            blocks: Blocks<'_>,
+            lut: &Lut,
+            query: &super::Bound,
+            out: impl Iterator<Item = Estimates<'a>>,
+        ) {
+            let units = blocks.units_of(lut);
+            let mut rows = super::BlockRows::NONE;
+            for (number, (estimates, errors)) in out.enumerate() {
+                let Some(block) = blocks.block((number, u32::MAX), units) else { return };
+                let [sums] = sums(block.codes, [&lut.tables().as_chunks().0[..block.codes.len()]], &[]);
+                bound(block.factors, &sums, query, &mut rows);
+                (*estimates, *errors) = (rows.estimates, rows.errors);
+            }
+        }
 
         #[target_feature(enable = $features)]
         pub(super) fn scan(blocks: Blocks<'_>, items: &impl Items, probes: &mut [Probe<'_>]) -> usize {
@@ -954,6 +1024,30 @@ mod tests {
             assert!(!together.is_empty() && together.len() < 320);
             assert_eq!(together.as_slice(), apart.as_slice());
         });
+    }
+
+    proptest! {
+        #[test]
+        fn estimates_of_all_rows_are_those_of_the_scan((shape, rows, queries, _, _) in case()) {
+            let (lines, blocks) = (blocks(shape, &rows), rows.len().div_ceil(32));
+            let lut = Lut::new(Level::available()[0], &queries[0]);
+            let bound = bound(&lut, f32::MAX);
+            let all = agree(|level| {
+                // One block more than there is keeps what it has.
+                let mut out = [vec![7.0; 32 * blocks + 32], vec![7.0; 32 * blocks + 32]];
+                let [estimates, errors] = &mut out;
+                estimate_blocks(level, shape, bytes(&lines), &lut, &bound, estimates, errors);
+                out.map(|out| crate::testing::bits(&out))
+            });
+            let run = |level, next, probes: &mut [Probe<'_>]| {
+                scan(level, shape, bytes(&lines), 0, next..blocks, probes)
+            };
+            let level = Level::available()[0];
+            for (row, estimate, error) in survivors(level, std::slice::from_ref(&lut), &[bound], run, blocks)[0].iter().copied() {
+                prop_assert_eq!([all[0][row as usize], all[1][row as usize]], [estimate, error]);
+            }
+            prop_assert_eq!(all[0][32 * blocks..].iter().all(|&bits| bits == 7.0_f32.to_bits()), true);
+        }
     }
 
     #[test]

@@ -107,6 +107,6 @@ pub(crate) struct BlockRows {
 }
 
 impl BlockRows {
-    const NONE: Self =
+    pub(crate) const NONE: Self =
         Self { estimates: [0.0; BlockShape::ROWS], errors: [0.0; BlockShape::ROWS], first_row: 0 };
 }

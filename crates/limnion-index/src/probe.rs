@@ -460,31 +460,38 @@ impl<'a> Scores<'a> {
 
     /// Hands out the lists whose scores are within a margin of the base, and tells the base.
     fn within(&mut self, margin: f32) -> (Vec<Candidate>, f32) {
-        // In order, and few: each of the others is compared with the last.
-        let mut first = [(f32::INFINITY, u32::MAX); FIRST_LISTS];
-        for (number, &estimate) in (0..).zip(&self.estimates) {
-            if estimate < first[FIRST_LISTS - 1].0 {
-                let at = first.partition_point(|other| other.0 <= estimate);
-                first[at..].rotate_right(1);
-                first[at] = (estimate, number);
-            }
-        }
-        let firsts = first.iter().filter(|(_, number)| *number != u32::MAX);
-        let mut chosen: Vec<Candidate> = firsts.map(|&(_, number)| self.measure(number)).collect();
-        chosen.sort_unstable_by(Candidate::order);
-        let base = mean_score(&chosen);
-        let (limit, last) = (base + margin, first[FIRST_LISTS - 1]);
+        let first = self.first();
+        let mut chosen: Vec<Candidate> = Vec::with_capacity(4 * FIRST_LISTS);
+        chosen.extend(first.iter().map(|&number| self.measure(number)));
+        let base = mean_score(chosen.as_mut_slice());
+        let limit = (base + margin).min(f32::MAX);
         let may_be_off = SURE_OF_LISTS * self.standing.length();
+        // Whether a list may be near is hard to foresee, so nothing branches on it.
+        let (mut near, mut count) = (vec![0; self.estimates.len() + 1], 0);
         for (number, (&estimate, error)) in (0..).zip(self.estimates.iter().zip(&self.errors)) {
-            let is_left = estimate < f32::INFINITY && (estimate, number) > last;
-            if is_left && estimate - error * may_be_off <= limit {
-                chosen.push(self.measure(number));
-            }
+            near[count] = number;
+            count += usize::from(estimate - error * may_be_off <= limit);
         }
+        let near = near.iter().take(count).filter(|number| !first.contains(number));
+        chosen.extend(near.map(|&number| self.measure(number)));
         chosen.retain(|candidate| candidate.score <= limit);
         chosen.sort_unstable_by(Candidate::order);
         self.hand_out(&chosen);
         (chosen, base)
+    }
+
+    /// The best lists by their estimates, as many as are measured for the base.
+    fn first(&self) -> Vec<u32> {
+        let (mut least, mut numbers) = ([f32::INFINITY; FIRST_LISTS], [u32::MAX; FIRST_LISTS]);
+        for (number, &estimate) in (0..).zip(&self.estimates) {
+            if estimate < least[FIRST_LISTS - 1] {
+                let at = least.iter().filter(|other| **other <= estimate).count();
+                least[at..].rotate_right(1);
+                numbers[at..].rotate_right(1);
+                (least[at], numbers[at]) = (estimate, number);
+            }
+        }
+        numbers.into_iter().filter(|number| *number != u32::MAX).collect()
     }
 
     fn hand_out(&mut self, lists: &[Candidate]) {
@@ -522,8 +529,9 @@ impl Candidate {
     }
 }
 
-/// The mean score of the best lists.
-pub(crate) fn mean_score(best: &[Candidate]) -> f32 {
+/// The mean score of the best lists, which come to the front.
+pub(crate) fn mean_score(best: &mut [Candidate]) -> f32 {
+    best.sort_unstable_by(Candidate::order);
     let best = best.get(..BASE_LISTS.min(best.len())).unwrap_or_default();
     best.iter().map(|candidate| candidate.score).sum::<f32>() / best.len().max(1) as f32
 }

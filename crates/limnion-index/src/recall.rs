@@ -155,8 +155,8 @@ impl IvfIndex {
         let scale = self.codes.quantizer().scale();
         let unit = scale * scale;
         let query = Query::new(self.codes.quantizer(), limnion_simd::Level::current(), vector, factor);
-        let best = Scores::estimate(self, &query, (vector, factor), None).best(usize::MAX);
-        let base = mean_score(&best);
+        let mut best = Scores::estimate(self, &query, (vector, factor), None).best(usize::MAX);
+        let base = mean_score(&mut best);
         let mut scores = vec![0.0; self.lists.len()];
         for candidate in &best {
             if let Some(score) = scores.get_mut(candidate.number as usize) {

@@ -27,8 +27,9 @@ use crate::top::{Ranked, Top};
 
 /// Survivors between two drains: few enough that the limit falls early, enough to find the most promising among.
 const SURVIVORS: usize = 384;
-/// Rows that are asked for ahead of their turn.
+/// Rows that are asked for ahead of their turn: originals, which are long, and further bits.
 const AHEAD: usize = 3;
+const EXTRA_AHEAD: usize = 8;
 /// Rows of an exact scan that stay in cache while several queries look at them.
 const TILE_ROWS: usize = 64;
 /// With so few rows allowed, their originals are looked at without asking the codes.
@@ -103,6 +104,10 @@ struct Coded<'a> {
     pending: Vec<Candidate>,
     /// The worst estimate that [`Plan::Budget`] still takes.
     budget_limit: f32,
+    /// Sign bits of the row that is refined.
+    signs: Vec<u8>,
+    /// Rows whose originals are on their way from memory.
+    coming: VecDeque<Candidate>,
 }
 
 /// A list that a search looks into.
@@ -145,6 +150,8 @@ impl<'a> Search<'a> {
             survivors: Survivors::new(SURVIVORS.max(self.top.k().saturating_mul(4)).min(self.table.len())),
             pending: Vec::new(),
             budget_limit: f32::MAX,
+            signs: vec![0; if codes.quantizer().bits() > 1 { codes.shape().code_bytes() } else { 0 }],
+            coming: VecDeque::new(),
         });
     }
 
@@ -222,6 +229,7 @@ impl<'a> Search<'a> {
         let Some(coded) = &mut self.coded else { return 0 };
         for &Survivor { row, estimate, error } in coded.survivors.as_slice() {
             let list = list_of(row) as u32;
+            coded.fetch(row);
             coded.pending.push(Candidate { place: row, estimate, error, list });
         }
         coded.survivors.clear();
@@ -331,6 +339,12 @@ impl Coded<'_> {
         (top.limit() * self.unit).min(f32::MAX)
     }
 
+    /// Has what tells the row of a place fetched from memory.
+    fn fetch(&self, place: u32) {
+        let (rows, place) = (self.rows.unwrap_or_default(), place as usize);
+        prefetch(bytemuck::cast_slice(rows.get(place..=place).unwrap_or_default()));
+    }
+
     fn row(&self, place: u32) -> u32 {
         self.rows.map_or(place, |rows| rows.get(place as usize).copied().unwrap_or(NO_ROW))
     }
@@ -362,66 +376,79 @@ struct Refine<'a, 'b> {
 
 impl Refine<'_, '_> {
     fn rows(&mut self, candidates: &[Candidate], top: &mut Top) {
-        let Self { table, exact, sureness, ref mut coded, ref mut refined } = *self;
-        let level = Level::current();
-        let codes = coded.codes;
-        let several_bits = codes.quantizer().bits() > 1;
-        let mut signs = vec![0; if several_bits { codes.shape().code_bytes() } else { 0 }];
-        let rows = coded.rows;
-        let row_at =
-            |place: u32| rows.map_or(place, |rows| rows.get(place as usize).copied().unwrap_or(NO_ROW));
-        let fetch = |candidate: &Candidate| match exact {
-            Some(exact) if !several_bits => exact.prefetch(row_at(candidate.place)),
-            _ => prefetch(codes.extra_row(candidate.place)),
-        };
-        // Rows whose originals are on their way from memory.
-        let mut coming: VecDeque<Candidate> = VecDeque::new();
-        candidates.iter().take(AHEAD).for_each(fetch);
+        if self.coded.codes.quantizer().bits() > 1 {
+            self.by_all_bits(candidates, top);
+        } else if let Some(exact) = self.exact {
+            self.by_originals(candidates, exact, top);
+        }
+    }
+
+    /// Measures rows of one-bit codes.
+    fn by_originals(&mut self, candidates: &[Candidate], exact: &Exact<'_>, top: &mut Top) {
+        let fetch = |coded: &Coded<'_>, candidate: &Candidate| exact.prefetch(coded.row(candidate.place));
+        candidates.iter().take(AHEAD).for_each(|candidate| fetch(self.coded, candidate));
         for (at, candidate) in candidates.iter().enumerate() {
-            candidates.get(at + AHEAD).into_iter().for_each(fetch);
-            let limit = coded.limit(top);
-            if sureness.is_some_and(|sureness| !coded.admits(candidate, sureness, limit)) {
+            candidates.get(at + AHEAD).into_iter().for_each(|later| fetch(self.coded, later));
+            if self.admits(candidate, top) {
+                *self.refined += 1;
+                self.offer(candidate, exact, top);
+            }
+        }
+    }
+
+    /// Estimates rows once more from all their bits, and measures those that this does not rule out.
+    fn by_all_bits(&mut self, candidates: &[Candidate], top: &mut Top) {
+        let (level, codes) = (Level::current(), self.coded.codes);
+        let mut signs = std::mem::take(&mut self.coded.signs);
+        let mut coming = std::mem::take(&mut self.coded.coming);
+        let fetch = |candidate: &Candidate| prefetch(codes.extra_row(candidate.place));
+        candidates.iter().take(EXTRA_AHEAD).for_each(fetch);
+        for (at, candidate) in candidates.iter().enumerate() {
+            candidates.get(at + EXTRA_AHEAD).into_iter().for_each(fetch);
+            if !self.admits(candidate, top) {
                 continue;
             }
-            **refined += 1;
-            let row = row_at(candidate.place);
-            let id = || table.ids.id(row);
-            if several_bits {
-                let Some(list) = coded.entered.get(candidate.list as usize) else { continue };
-                codes.read_signs(candidate.place, &mut signs);
-                let extra = codes.extra_row(candidate.place);
-                let (estimate, error) =
-                    coded.query.estimate(level, &list.standing, &signs, extra, candidate.error);
-                if exact.is_none() {
-                    top.offer(estimate / coded.unit, id);
-                }
-                let closer = Candidate { estimate, error, ..*candidate };
-                let Some(exact) = exact else { continue };
-                if sureness.is_none_or(|sureness| coded.admits(&closer, sureness, limit)) {
-                    exact.prefetch(row);
-                    coming.push_back(closer);
-                }
-                if coming.len() <= AHEAD {
-                    continue;
-                }
-                if let Some(next) = coming.pop_front() {
-                    let limit = coded.limit(top);
-                    if sureness.is_none_or(|sureness| coded.admits(&next, sureness, limit)) {
-                        let row = row_at(next.place);
-                        top.offer(exact.key(row), || table.ids.id(row));
-                    }
-                }
-            } else if let Some(exact) = exact {
-                top.offer(exact.key(row), id);
+            *self.refined += 1;
+            let Some(list) = self.coded.entered.get(candidate.list as usize) else { continue };
+            codes.read_signs(candidate.place, &mut signs);
+            let extra = codes.extra_row(candidate.place);
+            let (estimate, error) =
+                self.coded.query.estimate(level, &list.standing, &signs, extra, candidate.error);
+            let closer = Candidate { estimate, error, ..*candidate };
+            let Some(exact) = self.exact else {
+                let row = self.coded.row(candidate.place);
+                top.offer(estimate / self.coded.unit, || self.table.ids.id(row));
+                continue;
+            };
+            if self.admits(&closer, top) {
+                exact.prefetch(self.coded.row(closer.place));
+                coming.push_back(closer);
             }
-        }
-        for last in coming {
-            let (row, limit) = (row_at(last.place), coded.limit(top));
-            if let Some(exact) = exact
-                && sureness.is_none_or(|sureness| coded.admits(&last, sureness, limit))
+            if coming.len() > AHEAD
+                && let Some(next) = coming.pop_front()
+                && self.admits(&next, top)
             {
-                top.offer(exact.key(row), || table.ids.id(row));
+                self.offer(&next, exact, top);
             }
         }
+        if let Some(exact) = self.exact {
+            for last in coming.drain(..) {
+                if self.admits(&last, top) {
+                    self.offer(&last, exact, top);
+                }
+            }
+        }
+        (self.coded.signs, self.coded.coming) = (signs, coming);
+    }
+
+    /// Whether the bound of a candidate does not rule it out.
+    fn admits(&mut self, candidate: &Candidate, top: &Top) -> bool {
+        let limit = self.coded.limit(top);
+        self.sureness.is_none_or(|sureness| self.coded.admits(candidate, sureness, limit))
+    }
+
+    fn offer(&self, candidate: &Candidate, exact: &Exact<'_>, top: &mut Top) {
+        let row = self.coded.row(candidate.place);
+        top.offer(exact.key(row), || self.table.ids.id(row));
     }
 }

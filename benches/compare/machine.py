@@ -15,7 +15,7 @@ Result = TypeVar("Result")
 
 OTHERS = 0.15  # cores that other processes may use while a point is measured
 TRIES = 6
-PATIENCE = 20.0  # seconds that a process spends on repetitions; beyond, it takes what it gets
+PATIENCE = 10.0  # seconds that a process spends on repetitions; beyond, it takes what it gets
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
 MEGABYTE = 1 << 20

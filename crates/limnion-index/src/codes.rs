@@ -13,7 +13,7 @@ const ROWS: usize = BlockShape::ROWS;
 /// So few blocks are encoded on the calling thread: to wake others takes as long.
 const FEW_BLOCKS: usize = 4;
 /// How much coarser the unit of length becomes when a row is too long for it.
-const HALVINGS: i32 = 4;
+pub(crate) const HALVINGS: i32 = 4;
 /// What a length is multiplied by then.
 pub(crate) const COARSER: f32 = 1.0 / 16.0;
 

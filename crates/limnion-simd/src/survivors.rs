@@ -50,6 +50,12 @@ impl Survivors {
         self.entries.clear();
     }
 
+    /// How many there is room for.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.capacity
+    }
+
     /// How many survivors there are.
     #[must_use]
     pub fn len(&self) -> usize {

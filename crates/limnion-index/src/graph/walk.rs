@@ -1,0 +1,327 @@
+//! Walking a graph towards a query.
+//!
+//! A pool holds the nearest vertices that were found, as many as the search has effort. The nearest of them whose links were
+//! not followed yet is next: its links that are new to the walk are gathered into a block and scanned by their sign bits
+//! like the rows of any index; those that the bound does not rule out at the pool's end are looked at more closely, by
+//! all bits of their codes or, where there is one bit only, by their originals. So the pool is in a far better order
+//! than sign bits give, at hardly more than their cost.
+
+use std::cell::RefCell;
+
+use limnion_rabitq::{Query, Standing};
+use limnion_simd::{BlockShape, Bound, Level, Line, Probe, Survivor, Survivors, prefetch, scan_selected};
+
+use crate::exact::Exact;
+use crate::graph::index::GraphIndex;
+use crate::graph::visited::Visited;
+
+/// Entries from which a walk begins: the nearest of all.
+const STARTS: usize = 6;
+/// Vertices that are asked for ahead of their turn.
+const AHEAD: usize = 2;
+/// New vertices that are enough for a scan.
+const FULL: usize = 16;
+
+const REFINED: u32 = 1;
+const FOLLOWED: u32 = 2;
+
+/// A vertex that a walk has found.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Found {
+    /// The key of its row as a whole number that is ordered as the key is, and its slot: they are compared as one.
+    order: u64,
+    /// The deviation of the estimate, per unit of reach and sureness.
+    pub(crate) error: f32,
+    flags: u32,
+}
+
+impl Found {
+    /// A vertex whose row has this key in scaled units, or, before it is refined, no less than it.
+    fn new(key: f32, error: f32, slot: u32) -> Self {
+        let bits = key.to_bits();
+        let ordered = if bits >> 31 == 1 { !bits } else { bits | 1 << 31 };
+        Self { order: u64::from(ordered) << 32 | u64::from(slot), error, flags: 0 }
+    }
+
+    pub(crate) fn key(&self) -> f32 {
+        let ordered = (self.order >> 32) as u32;
+        f32::from_bits(if ordered >> 31 == 1 { ordered & !(1 << 31) } else { !ordered })
+    }
+
+    pub(crate) fn slot(&self) -> u32 {
+        self.order as u32
+    }
+
+    pub(crate) fn is_refined(&self) -> bool {
+        self.is(REFINED)
+    }
+
+    fn is(&self, flag: u32) -> bool {
+        self.flags & flag != 0
+    }
+}
+
+/// A query on its way through a graph.
+pub(crate) struct Walk<'a> {
+    index: &'a GraphIndex,
+    level: Level,
+    query: &'a Query,
+    standing: Standing,
+    /// Measures vertices whose codes have but one bit.
+    exact: Option<&'a Exact<'a>>,
+    sureness: f32,
+    lengths: (f32, f32),
+    unit: f32,
+}
+
+/// What walks work in: one for each thread, kept from walk to walk.
+#[derive(Default)]
+struct Scratch {
+    visited: Visited,
+    pool: Vec<Found>,
+    fresh: Vec<u32>,
+    blocks: Vec<Line>,
+    survivors: Option<Survivors>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// What a walk did.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Steps {
+    pub(crate) followed: usize,
+    pub(crate) scanned: usize,
+    pub(crate) refined: usize,
+}
+
+impl<'a> Walk<'a> {
+    pub(crate) fn new(
+        index: &'a GraphIndex,
+        query: &'a Query,
+        exact: Option<&'a Exact<'a>>,
+        sureness: f32,
+    ) -> Self {
+        let squares = index.records.squares();
+        let scale = index.records.quantizer().scale();
+        Self {
+            index,
+            level: Level::current(),
+            query,
+            standing: query.standing(),
+            exact: exact.filter(|_| index.records.quantizer().bits() == 1),
+            sureness,
+            lengths: (squares.0.sqrt(), squares.1.sqrt()),
+            unit: scale * scale,
+        }
+    }
+
+    /// What an error is to be multiplied by to bound a row at a limit.
+    pub(crate) fn reach(&self, limit: f32) -> f32 {
+        self.sureness * self.standing.reach(limit, self.lengths)
+    }
+
+    /// Finds the nearest vertices, with so much effort, and hands them on, nearest first. `skipped` is as if it were not there.
+    pub(crate) fn run<T>(
+        &self,
+        effort: usize,
+        skipped: Option<u32>,
+        then: impl FnOnce(&[Found], Steps) -> T,
+    ) -> T {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let steps = self.walk(effort, skipped, scratch);
+            let result = then(&scratch.pool, steps);
+            scratch.visited.end();
+            result
+        })
+    }
+
+    fn walk(&self, effort: usize, skipped: Option<u32>, scratch: &mut Scratch) -> Steps {
+        let Scratch { visited, pool, fresh, blocks, survivors } = scratch;
+        let room = self.index.entries.len() + BlockShape::ROWS;
+        let survivors = match survivors {
+            Some(survivors) if survivors.room() >= room => survivors,
+            _ => survivors.insert(Survivors::new(room)),
+        };
+        let mut steps = Steps::default();
+        visited.begin(self.index.records.len());
+        if let Some(skipped) = skipped {
+            visited.insert(skipped);
+        }
+        pool.clear();
+        self.begin(pool, survivors, visited, &mut steps);
+        let mut next = 0;
+        fresh.clear();
+        loop {
+            self.fetch_next(pool, next);
+            let full = pool.len() >= effort;
+            let limit = if full { pool.last().map_or(f32::MAX, |worst| worst.key()) } else { f32::MAX };
+            let reach = self.reach(limit);
+            let links = match &self.index.blocks {
+                Some(blocks) => {
+                    let Some(slot) = self.pick(pool, &mut next, &mut steps) else { return steps };
+                    self.scan(limnion_simd::bytes(blocks), slot as usize, limit, reach, survivors);
+                    steps.scanned += BlockShape::ROWS;
+                    self.index.links.places(slot)
+                }
+                None => {
+                    // One vertex leads to few new ones late in the walk: then several are followed at once, for a full block.
+                    while fresh.len() < FULL
+                        && let Some(slot) = self.pick(pool, &mut next, &mut steps)
+                    {
+                        let before = fresh.len();
+                        visited.sift(self.index.links.places(slot), fresh);
+                        let new = fresh.get(before..).unwrap_or_default();
+                        new.iter().for_each(|&slot| self.index.records.fetch(slot));
+                    }
+                    if fresh.is_empty() {
+                        return steps;
+                    }
+                    let now = fresh.get(..BlockShape::ROWS.min(fresh.len())).unwrap_or_default();
+                    steps.scanned += now.len();
+                    self.scan(self.index.records.gathered(now, blocks), 0, limit, reach, survivors);
+                    now
+                }
+            };
+            for &Survivor { row, estimate, error } in survivors.as_slice() {
+                let Some(&slot) = links.get(row as usize % BlockShape::ROWS) else { continue };
+                if self.index.blocks.is_some() && !visited.insert(slot) {
+                    continue;
+                }
+                if let Some(at) = offer(pool, effort, Found::new(estimate - error * reach, error, slot)) {
+                    next = next.min(at);
+                }
+            }
+            survivors.clear();
+            fresh.drain(..BlockShape::ROWS.min(fresh.len()));
+        }
+    }
+
+    /// Has fetched from memory what the next vertices need.
+    fn fetch_next(&self, pool: &[Found], next: usize) {
+        let waiting = pool.get(next..).unwrap_or_default().iter().filter(|found| !found.is(FOLLOWED));
+        for (at, found) in waiting.take(AHEAD).enumerate() {
+            match &self.index.blocks {
+                None => self.index.links.fetch(found.slot()),
+                Some(blocks) if at == 0 => {
+                    let size = self.index.records.shape().block_bytes() / 64;
+                    let start = found.slot() as usize * size;
+                    prefetch(limnion_simd::bytes(blocks.get(start..start + size).unwrap_or_default()));
+                    self.index.links.fetch(found.slot());
+                }
+                Some(_) => {}
+            }
+            if !found.is(REFINED) {
+                self.fetch(found.slot());
+            }
+        }
+    }
+
+    /// The nearest vertex that was not followed yet, which is followed from now on.
+    fn pick(&self, pool: &mut [Found], next: &mut usize, steps: &mut Steps) -> Option<u32> {
+        loop {
+            let found = *pool.get(*next)?;
+            if found.is(FOLLOWED) {
+                *next += 1;
+                continue;
+            }
+            if found.is(REFINED) {
+                if let Some(found) = pool.get_mut(*next) {
+                    found.flags |= FOLLOWED;
+                }
+                *next += 1;
+                steps.followed += 1;
+                return Some(found.slot());
+            }
+            // Only now it is worth a closer look; another may turn out to be nearer.
+            steps.refined += 1;
+            let (key, error) = self.refined(found.slot(), found.key(), found.error);
+            let found = Found { flags: REFINED, ..Found::new(key, error, found.slot()) };
+            let later = pool.get_mut(*next..).unwrap_or_default();
+            let at = later.get(1..).unwrap_or_default().partition_point(|other| other.order < found.order);
+            if let Some(moved) = later.get_mut(..=at) {
+                moved.rotate_left(1);
+            }
+            if let Some(place) = later.get_mut(at) {
+                *place = found;
+            }
+        }
+    }
+
+    /// Puts the nearest entries into the pool.
+    fn begin(&self, pool: &mut Vec<Found>, survivors: &mut Survivors, visited: &mut Visited, steps: &mut Steps) {
+        let blocks = limnion_simd::bytes(&self.index.entry_blocks);
+        for block in 0..self.index.entries.len().div_ceil(BlockShape::ROWS) {
+            self.scan(blocks, block, f32::MAX, 0.0, survivors);
+        }
+        let mut starts: Vec<(f32, u32)> = survivors
+            .as_slice()
+            .iter()
+            .filter_map(|survivor| {
+                Some((survivor.estimate, *self.index.entries.get(survivor.row as usize)?))
+            })
+            .collect();
+        survivors.clear();
+        if starts.len() > STARTS {
+            starts.select_nth_unstable_by(STARTS, |a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+            starts.truncate(STARTS);
+        }
+        for (_, slot) in starts {
+            if visited.insert(slot) {
+                let [_, _, error] = self.index.records.shape().record_factors(self.index.records.record(slot));
+                let (estimate, error) = self.refined(slot, f32::MAX, error.to_f32());
+                steps.refined += 1;
+                offer(pool, usize::MAX, Found { flags: REFINED, ..Found::new(estimate, error, slot) });
+            }
+        }
+    }
+
+    fn scan(&self, blocks: &[u8], block: usize, limit: f32, reach: f32, survivors: &mut Survivors) {
+        let query = self.query;
+        let bound = Bound {
+            scale: query.lut().step(),
+            bias: query.bias(),
+            g_add: self.standing.g_add(),
+            g_error: reach,
+            threshold: limit,
+        };
+        let shape = *self.index.records.shape();
+        let probe = Probe { lut: query.lut(), bound, survivors };
+        // As a list of one, so that no other block is fetched.
+        scan_selected(self.level, shape, blocks, 0, &[(block as u32, u32::MAX)], &mut [probe]);
+    }
+
+    fn fetch(&self, slot: u32) {
+        match self.exact {
+            Some(exact) => exact.prefetch(self.index.row(slot)),
+            None => prefetch(self.index.records.extra_row(slot)),
+        }
+    }
+
+    /// A better estimate, and its error.
+    pub(crate) fn refined(&self, slot: u32, estimate: f32, error: f32) -> (f32, f32) {
+        if let Some(exact) = self.exact {
+            return (exact.key(self.index.row(slot)) * self.unit, 0.0);
+        }
+        let records = &self.index.records;
+        if records.quantizer().bits() == 1 {
+            return (estimate, error);
+        }
+        let signs = records.shape().record_signs(records.record(slot));
+        self.query.estimate(self.level, &self.standing, signs, records.extra_row(slot), error)
+    }
+}
+
+/// Adds a vertex to the pool where it is near enough, and says where.
+fn offer(pool: &mut Vec<Found>, effort: usize, found: Found) -> Option<usize> {
+    if pool.len() >= effort {
+        if pool.last().is_some_and(|worst| worst.order <= found.order) {
+            return None;
+        }
+        pool.pop();
+    }
+    let at = pool.partition_point(|other| other.order < found.order);
+    pool.insert(at, found);
+    Some(at)
+}

@@ -5,7 +5,7 @@
 //! ```text
 //! offset  bytes  header
 //!      0      8  magic "limnidx\n"
-//!      8      4  version: 1, 2 for an index of lists, 3 for one of binary vectors
+//!      8      4  version: 1, 2 for an index of lists, 3 for one of binary vectors, 4 for a graph
 //!     12      4  number of sections, s
 //!     16      8  length of the whole file
 //!     24      4  CRC-32 of the section table
@@ -64,7 +64,7 @@ use crate::table::{Table, new_revision};
 
 const MAGIC: &[u8; 8] = b"limnidx\n";
 /// The newest version that is read.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 const FLAT_VERSION: u32 = 1;
 const HEADER: usize = 32;
 const ENTRY: usize = 24;
@@ -235,6 +235,7 @@ pub(crate) enum Kind {
     Flat = 0,
     Lists = 1,
     Bits = 2,
+    Graph = 3,
 }
 
 /// What META holds, whichever the kind.
@@ -408,6 +409,7 @@ impl<'a> Reader<'a> {
             Some(0) => Err(other_kind("a flat index", "FlatIndex")),
             Some(1) => Err(other_kind("an index of lists", "IvfIndex")),
             Some(2) => Err(other_kind("an index of binary vectors", "HammingIndex")),
+            Some(3) => Err(other_kind("a graph", "GraphIndex")),
             _ => Err(corrupt("the kind of its index is unknown")),
         }
     }
@@ -442,22 +444,28 @@ impl<'a> Reader<'a> {
         Ok(Table { metric: params.metric, dim, ids, originals, inverse_lengths, revision: new_revision() })
     }
 
-    /// Codes with so many places.
-    pub(crate) fn codes(&self, meta: &Meta, places: usize) -> Result<Codes> {
-        let Meta { params, dim, scale, squares, .. } = meta;
+    /// What makes codes, and the shape of their blocks.
+    pub(crate) fn quantizer(&self, meta: &Meta) -> Result<(Quantizer, BlockShape)> {
+        let Meta { params, dim, scale, .. } = meta;
         let mean: Storage<f32> = self.array(*b"MEAN", *dim, 1)?;
         mean.verify("codes")?;
         let quantizer =
             Quantizer::with_scale(mean.to_vec(), params.bits, form(params.metric), params.seed, *scale);
         let shape =
             BlockShape::new(padded_dim(*dim)).ok_or_else(|| corrupt("its dimension is out of range"))?;
+        Ok((quantizer, shape))
+    }
+
+    /// Codes with so many places.
+    pub(crate) fn codes(&self, meta: &Meta, places: usize) -> Result<Codes> {
+        let (quantizer, shape) = self.quantizer(meta)?;
         let lines = shape.block_bytes() / ALIGNMENT;
         let blocks = self.array(*b"CODE", places.div_ceil(BlockShape::ROWS), lines)?;
         let extra = match quantizer.extra_bytes() {
             0 => Storage::new(Vec::new()),
             stride => self.array(*b"MORE", places, stride)?,
         };
-        Ok(Codes::from_parts(quantizer, shape, places, blocks, extra, *squares))
+        Ok(Codes::from_parts(quantizer, shape, places, blocks, extra, meta.squares))
     }
 }
 

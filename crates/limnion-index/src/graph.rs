@@ -1,8 +1,22 @@
-pub(crate) mod build;
-pub(crate) mod bytes;
-pub mod index;
-pub(crate) mod leaves;
-pub(crate) mod links;
-pub(crate) mod records;
-pub(crate) mod visited;
-pub(crate) mod walk;
+//! The graph: rows that lead to near rows, along which a search walks.
+
+mod build;
+mod bytes;
+mod changes;
+mod effort;
+mod entries;
+mod file;
+mod index;
+mod leaves;
+mod links;
+mod params;
+mod places;
+mod records;
+mod search;
+mod sieve;
+mod visited;
+mod walk;
+
+pub use index::GraphIndex;
+pub use params::{GraphOptions, GraphParams, Layout};
+pub use search::Walked;

@@ -461,7 +461,7 @@ impl Feed for Placed<'_> {
 }
 
 /// [`inverse_lengths`] by all threads of the pool.
-fn parallel_inverse_lengths(rows: Rows<'_>) -> Vec<f32> {
+pub(crate) fn parallel_inverse_lengths(rows: Rows<'_>) -> Vec<f32> {
     let pieces: Vec<Rows<'_>> = rows.pieces(PIECE_ROWS).collect();
     pieces.into_par_iter().map(inverse_lengths).collect::<Vec<_>>().concat()
 }

@@ -61,7 +61,7 @@ pub use builder::{Builder, sample_rows};
 pub use exclusion::Exclusion;
 pub use file::Verify;
 pub use flat::FlatIndex;
-pub use graph::index::{GraphIndex, GraphOptions, GraphParams};
+pub use graph::{GraphIndex, GraphOptions, GraphParams, Layout, Walked};
 pub use hamming::{HammingIndex, HammingOptions};
 pub use ivf::{IvfIndex, IvfParams};
 pub use limnion_simd::huge_pages;

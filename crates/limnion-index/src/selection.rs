@@ -62,6 +62,12 @@ impl Selection {
         Self { blocks, count }
     }
 
+    /// Whether it allows a row.
+    pub(crate) fn contains(&self, row: u32) -> bool {
+        let at = self.blocks.binary_search_by_key(&(row / ROWS), |&(block, _)| block);
+        at.ok().and_then(|at| self.blocks.get(at)).is_some_and(|(_, mask)| mask >> (row % ROWS) & 1 == 1)
+    }
+
     /// How many rows it allows.
     pub fn len(&self) -> usize {
         self.count

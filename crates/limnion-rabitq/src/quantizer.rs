@@ -297,6 +297,14 @@ impl Quantizer {
         extra: &[u8],
         centre: &[f32],
     ) -> Vec<f32> {
+        let mut rotated = self.decode_residual(signs, f_rescale, extra);
+        rotated.iter_mut().zip(centre).for_each(|(x, c)| *x += c);
+        self.rotation.unrotate_in_place(level, &mut rotated);
+        rotated.iter().zip(&self.mean).map(|(x, mean)| x / self.scale + mean).collect()
+    }
+
+    /// What a code says of the residual that it was made of: rotated and in scaled units, n² / ⟨r, y⟩ times the grid vector y.
+    pub fn decode_residual(&self, signs: &[u8], f_rescale: f16, extra: &[u8]) -> Vec<f32> {
         let padded = self.padded_dim();
         let further = self.bits - 1;
         let (mut low, mut rescale) = (vec![0; padded], f_rescale.to_f32());
@@ -309,16 +317,13 @@ impl Quantizer {
             Form::InnerProduct => -rescale,
         };
         let middle = f32::from((1_u16 << self.bits) - 1) / 2.0;
-        let mut rotated: Vec<f32> = (0..)
+        (0..)
             .zip(&low)
             .map(|(at, &low): (usize, &u8)| {
                 let sign = signs.get(at / 8).is_some_and(|byte| byte >> (at % 8) & 1 == 1);
                 step * (f32::from(u16::from(sign) << further | u16::from(low)) - middle)
             })
-            .collect();
-        rotated.iter_mut().zip(centre).for_each(|(x, c)| *x += c);
-        self.rotation.unrotate_in_place(level, &mut rotated);
-        rotated.iter().zip(&self.mean).map(|(x, mean)| x / self.scale + mean).collect()
+            .collect()
     }
 
     fn rescale(&self, square: f32, product: f32) -> f32 {

@@ -105,9 +105,8 @@ macro_rules! avx512_sum {
         #[inline]
         #[target_feature(enable = $features)]
         fn sum(sums: [__m512i; 4]) -> [i32; 4] {
-            let [a, b, c, d] = sums.map(|x| {
-                _mm256_add_epi32(_mm512_castsi512_si256(x), _mm512_extracti64x4_epi64::<1>(x))
-            });
+            let [a, b, c, d] =
+                sums.map(|x| _mm256_add_epi32(_mm512_castsi512_si256(x), _mm512_extracti64x4_epi64::<1>(x)));
             let four = _mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d));
             let sums = _mm_add_epi32(_mm256_castsi256_si128(four), _mm256_extracti128_si256::<1>(four));
             let mut result = [0; 4];

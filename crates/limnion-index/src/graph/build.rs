@@ -6,12 +6,13 @@
 
 use std::cell::RefCell;
 
-use limnion_types::{Job, Result};
+use limnion_types::Result;
 use rayon::prelude::*;
 
 use crate::graph::bytes::Bytes;
 use crate::graph::links::Links;
 use crate::graph::visited::Visited;
+use crate::stage::Stage;
 
 /// How much nearer to a chosen one than to the vertex a candidate must be to be left out: the ratio of squared distances.
 const DETOUR: f32 = 1.3;
@@ -48,7 +49,11 @@ pub(crate) fn tidy(near: &mut Vec<Near>, most: usize) {
 
 /// Chooses links among candidates that [`tidy`] has put in order; `is_apart` says of a candidate whether it is far enough
 /// from all that were chosen before it.
-fn choose_where(candidates: &[Near], degree: usize, mut is_apart: impl FnMut(&Near, &[u32]) -> bool) -> Vec<Near> {
+fn choose_where(
+    candidates: &[Near],
+    degree: usize,
+    mut is_apart: impl FnMut(&Near, &[u32]) -> bool,
+) -> Vec<Near> {
     let mut chosen: Vec<Near> = Vec::with_capacity(degree);
     let mut slots: Vec<u32> = Vec::with_capacity(degree);
     for candidate in candidates {
@@ -76,41 +81,33 @@ pub(crate) fn choose(bytes: &Bytes, candidates: &[Near], degree: usize) -> Vec<N
 }
 
 /// The links of vertices whose vectors are `bytes`, parted into `leaves`.
-pub(crate) fn link(
-    bytes: &Bytes,
-    leaves: &[Vec<u32>],
-    degree: usize,
-    job: &Job,
-) -> Result<Links> {
-    let t = std::time::Instant::now();
-    let first = within_leaves(bytes, leaves, job)?;
-    eprintln!("  within {:?}", t.elapsed());
-    let chosen = each(bytes.len(), job, |slot| {
+pub(crate) fn link(bytes: &Bytes, leaves: &[Vec<u32>], degree: usize, stage: &Stage<'_>) -> Result<Links> {
+    let stage = &stage.in_units(4 * bytes.len() as u64);
+    let first = within_leaves(bytes, leaves, stage)?;
+    let chosen = each(bytes.len(), stage, |slot| {
         let mut candidates = first.get(slot as usize).cloned().unwrap_or_default();
         tidy(&mut candidates, CANDIDATES);
         choose(bytes, &candidates, degree / 2)
     })?;
-    eprintln!("  chosen {:?}", t.elapsed());
-    let rough = both_ways(bytes, chosen, degree, false, job)?;
+    let rough = both_ways(bytes, chosen, degree, false, stage)?;
     let links = links_of(&rough, degree);
-    eprintln!("  rough {:?}", t.elapsed());
-    let better = each(bytes.len(), job, |slot| {
+    let better = each(bytes.len(), stage, |slot| {
         let mut candidates = walk(bytes, &links, slot);
         candidates.extend(rough.get(slot as usize).into_iter().flatten());
         tidy(&mut candidates, CANDIDATES);
         choose(bytes, &candidates, degree)
     })?;
-    eprintln!("  better {:?}", t.elapsed());
-    Ok(links_of(&both_ways(bytes, better, degree, true, job)?, degree))
+    Ok(links_of(&both_ways(bytes, better, degree, true, stage)?, degree))
 }
 
 /// Runs a step for each vertex. Parallel; the result is in their order.
-fn each(len: usize, job: &Job, step: impl Fn(u32) -> Vec<Near> + Sync) -> Result<Vec<Vec<Near>>> {
+fn each(len: usize, stage: &Stage<'_>, step: impl Fn(u32) -> Vec<Near> + Sync) -> Result<Vec<Vec<Near>>> {
     let pieces: Vec<Vec<Vec<Near>>> = (0..len.div_ceil(PIECE))
         .into_par_iter()
         .map(|piece| {
-            job.check()?;
+            stage.check()?;
             let slots = piece * PIECE..len.min((piece + 1) * PIECE);
+            stage.advance(slots.len() as u64);
             Ok(slots.map(|slot| step(slot as u32)).collect())
         })
         .collect::<Result<_>>()?;
@@ -129,11 +126,11 @@ fn links_of(chosen: &[Vec<Near>], degree: usize) -> Links {
 }
 
 /// The chosen ones of each leaf, for each vertex.
-fn within_leaves(bytes: &Bytes, leaves: &[Vec<u32>], job: &Job) -> Result<Vec<Vec<Near>>> {
+fn within_leaves(bytes: &Bytes, leaves: &[Vec<u32>], stage: &Stage<'_>) -> Result<Vec<Vec<Near>>> {
     let parts: Vec<Vec<(u32, Near)>> = leaves
         .par_iter()
         .map(|leaf| {
-            job.check()?;
+            stage.check()?;
             Ok(within_leaf(bytes, leaf))
         })
         .collect::<Result<_>>()?;
@@ -184,7 +181,13 @@ fn within_leaf(bytes: &Bytes, leaf: &[u32]) -> Vec<(u32, Near)> {
 }
 
 /// Adds the way back of each edge, and chooses anew where there are too many.
-fn both_ways(bytes: &Bytes, chosen: Vec<Vec<Near>>, degree: usize, chosen_well: bool, job: &Job) -> Result<Vec<Vec<Near>>> {
+fn both_ways(
+    bytes: &Bytes,
+    chosen: Vec<Vec<Near>>,
+    degree: usize,
+    chosen_well: bool,
+    stage: &Stage<'_>,
+) -> Result<Vec<Vec<Near>>> {
     let mut back: Vec<Vec<Near>> = vec![Vec::new(); chosen.len()];
     for (slot, near) in (0..).zip(&chosen) {
         for &Near { distance, slot: to } in near {
@@ -193,7 +196,7 @@ fn both_ways(bytes: &Bytes, chosen: Vec<Vec<Near>>, degree: usize, chosen_well: 
             }
         }
     }
-    each(chosen.len(), job, |slot| {
+    each(chosen.len(), stage, |slot| {
         let mut near = chosen.get(slot as usize).cloned().unwrap_or_default();
         near.extend(back.get(slot as usize).into_iter().flatten());
         tidy(&mut near, usize::MAX);
@@ -241,7 +244,9 @@ fn walk(bytes: &Bytes, links: &Links, target: u32) -> Vec<Near> {
             while expanded.get(next) == Some(&true) {
                 next += 1;
             }
-            let (Some(&Near { slot, .. }), Some(expanded)) = (pool.get(next), expanded.get_mut(next)) else { break };
+            let (Some(&Near { slot, .. }), Some(expanded)) = (pool.get(next), expanded.get_mut(next)) else {
+                break;
+            };
             *expanded = true;
             fresh.clear();
             visited.sift(links.places(slot), &mut fresh);

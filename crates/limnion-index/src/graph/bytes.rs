@@ -6,7 +6,7 @@
 //! metrics.
 
 use limnion_rabitq::Quantizer;
-use limnion_simd::{Level, dot_f32, dot_i8, dot_i8_each, huge_pages, prefetch};
+use limnion_simd::{Level, dot_f32, dot_i8, dot_i8_each, huge_pages, l2sq_f32, prefetch};
 use limnion_types::{Job, Result};
 use rayon::prelude::*;
 
@@ -65,6 +65,23 @@ impl Bytes {
         Ok(bytes)
     }
 
+    /// Residuals as codes have them, in the units of the quantizer.
+    pub(crate) fn of_residuals(quantizer: &Quantizer, residuals: impl Iterator<Item = Vec<f32>>) -> Self {
+        let (level, dim) = (Level::current(), quantizer.padded_dim());
+        let origin =
+            (!is_euclidean(quantizer)).then(|| quantizer.rotated(level, &vec![0.0; quantizer.dim()], 1.0));
+        let mut bytes = Self { dim, ..Self::default() };
+        for residual in residuals {
+            let start = bytes.values.len();
+            bytes.values.resize(start + dim, 0);
+            let scale = Scale::write(&residual, bytes.values.get_mut(start..).unwrap_or_default());
+            let lift = origin.as_deref().map_or(0.0, |origin| l2sq_f32(level, &residual, origin));
+            bytes.scales.push(Scale { lift, ..scale });
+        }
+        bytes.lift();
+        bytes
+    }
+
     /// Squared lengths become the coordinates that bring all to the longest.
     fn lift(&mut self) {
         let longest = self.scales.iter().fold(0.0_f32, |longest, scale| longest.max(scale.lift));
@@ -89,16 +106,6 @@ impl Bytes {
     fn row(&self, at: u32) -> &[i8] {
         let start = at as usize * self.dim;
         self.values.get(start..start + self.dim).unwrap_or_default()
-    }
-
-    /// The squared distance of two of them.
-    pub(crate) fn distance(&self, a: u32, b: u32) -> f32 {
-        let (Some(first), Some(second)) = (self.scales.get(a as usize), self.scales.get(b as usize)) else {
-            return f32::INFINITY;
-        };
-        let product = dot_i8(Level::current(), self.row(a), self.row(b)) as f32;
-        let lift = first.lift - second.lift;
-        (first.square + second.square) - 2.0 * (first.step * second.step * product) + lift * lift
     }
 
     /// The squared distances of one to others, handed on with their places among these; `false` ends it.

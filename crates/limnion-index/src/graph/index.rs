@@ -1,81 +1,72 @@
-//! The graph: rows that lead to near rows, along which a search walks.
+//! The index of a graph: what it holds, and how it is built.
 
-use limnion_rabitq::{Query, SplitMix64};
-use limnion_simd::{BlockShape, Level, Line};
-use limnion_types::{Hit, Job, Metric, Result};
+use limnion_simd::Line;
+use limnion_types::{Job, Metric, Result};
 use rayon::prelude::*;
 
-use crate::exact::{Exact, hit, query_factor};
 use crate::flat::{quantizer, sample};
 use crate::graph::build::link;
 use crate::graph::bytes::Bytes;
+use crate::graph::effort::Efforts;
+use crate::graph::entries::Entries;
 use crate::graph::leaves::leaves;
 use crate::graph::links::Links;
+use crate::graph::params::{GraphParams, Layout};
+use crate::graph::places::Places;
 use crate::graph::records::Records;
-use crate::graph::walk::{Steps, Walk};
-use crate::input::{Rows, inverse_lengths};
+use crate::input::Rows;
+use crate::ivf::parallel_inverse_lengths;
 use crate::kmeans::Points;
-use crate::params::{Params, Precision, invalid};
+use crate::originals::Originals;
 use crate::search::NO_ROW;
+use crate::stage::Stage;
 use crate::storage::Storage;
 use crate::table::Table;
-use crate::top::Top;
 
 /// Rows between two looks at the job.
 const PIECE_ROWS: usize = 8192;
+/// Vertices whose neighbours one task lays out.
+const TASK_ROWS: usize = 1024;
 
-/// What a [`GraphIndex`] keeps of each vector.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GraphParams {
-    /// How near two vectors are.
-    pub metric: Metric,
-    /// Bits a dimension of the code: 1 to 8.
-    pub bits: u8,
-    /// Whether and how the originals are kept.
-    pub originals: Option<Precision>,
-    /// Chooses the random rotation and where building begins. The same data, parameters and seed give the same index,
-    /// byte for byte.
-    pub seed: u64,
-    /// The most links of a row.
-    pub degree: u32,
-}
-
-impl GraphParams {
-    /// Four bits a dimension over f16 originals under `metric`, seed 42, up to 32 links a row.
-    pub fn new(metric: Metric) -> Self {
-        Self { metric, bits: 4, originals: Some(Precision::F16), seed: 42, degree: 32 }
-    }
-
-    pub(crate) fn flat(&self) -> Params {
-        let Self { metric, bits, originals, seed, .. } = *self;
-        Params { metric, bits, originals, seed, rerank_factor: None }
-    }
-}
-
-/// An index of links between near rows.
+/// An index of links between near rows, along which a search walks: the fastest where recall is to be high or rows are
+/// many, and slower to build and to change than an [`IvfIndex`](crate::IvfIndex).
+///
+/// Searches take `&self` and run side by side; changes take `&mut self`. Rows keep the order in which they were added,
+/// except that removing one puts the last row in its place.
+///
+/// ```
+/// use limnion_index::{GraphIndex, GraphOptions, GraphParams};
+/// use limnion_types::{Job, Metric};
+///
+/// let vectors: Vec<f32> = (0..2000 * 64_u32).map(|i| (i.wrapping_mul(2_654_435_769) >> 16) as f32).collect();
+/// let index = GraphIndex::build(&vectors, 64, None, &GraphParams::new(Metric::L2), &Job::new())?;
+/// let hits = index.search(&vectors[640..704], &GraphOptions::new(3))?;
+/// assert_eq!(hits[0].id, 10);
+/// # Ok::<(), limnion_types::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct GraphIndex {
     pub(crate) params: GraphParams,
     pub(crate) table: Table,
     pub(crate) records: Records,
     pub(crate) links: Links,
-    /// The row of each vertex.
-    pub(crate) rows: Storage<u32>,
-    pub(crate) entries: Vec<u32>,
-    pub(crate) entry_blocks: Vec<Line>,
-    /// The codes of each vertex' neighbours.
+    pub(crate) places: Places,
+    pub(crate) entries: Entries,
+    /// The codes of each vertex' neighbours, where the layout is inline.
     pub(crate) blocks: Option<Storage<Line>>,
-}
-
-/// What one search in a [`GraphIndex`] asks for.
-#[derive(Debug, Clone, Copy)]
-pub struct GraphOptions {
-    pub k: usize,
-    pub ef: usize,
-    pub sureness: f32,
+    pub(crate) efforts: Efforts,
+    /// Rows that came or changed since the efforts were found.
+    pub(crate) fresh_rows: usize,
 }
 
 impl GraphIndex {
+    /// An index of `vectors` (rows of `dim` numbers) with the given ids, or 0, 1, 2 … without.
+    ///
+    /// Cost: at 100,000 rows of 384 dimensions about 90 µs a row and core. Memory meanwhile: a byte a number more.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for parameters or values that cannot be used, `DimensionMismatch` for a ragged end,
+    /// `DuplicateId`, and `Cancelled` when the job says so.
     pub fn build(
         vectors: &[f32],
         dim: usize,
@@ -83,124 +74,230 @@ impl GraphIndex {
         params: &GraphParams,
         job: &Job,
     ) -> Result<Self> {
-        let flat = params.flat();
-        flat.check(dim)?;
+        params.check(dim)?;
         let rows = Rows::check("vectors", vectors, dim, params.metric)?;
+        let flat = params.flat();
         let mut table = Table::new(&flat, dim, rows.len());
         let ids = table.new_ids(ids, rows.len())?;
-        let inverse = (params.metric == Metric::Cosine).then(|| inverse_lengths(rows));
+        let inverse = (params.metric == Metric::Cosine).then(|| parallel_inverse_lengths(rows));
         let points = Points { values: vectors, dim, factors: inverse.as_deref() };
         let sample = sample(vectors, dim);
         let (quantizer, shape) = quantizer(&flat, dim, Rows::check("vectors", &sample, dim, params.metric)?)?;
+        let stage = Stage::new(job, rows.len() as u64, 1);
         let mut records = Records::new(quantizer, shape);
-        let t = std::time::Instant::now();
-        let bytes = Bytes::of(points, records.quantizer(), job)?;
-        eprintln!("bytes {:?}", t.elapsed());
-        let (mut leaves, order) = leaves(&bytes, params.seed, job)?;
-        eprintln!("leaves {:?} {} sum {}", t.elapsed(), leaves.len(), leaves.iter().map(Vec::len).sum::<usize>());
-        let mut slots = vec![NO_ROW; order.len()];
-        for (slot, &row) in (0..).zip(&order) {
-            if let Some(place) = slots.get_mut(row as usize) {
-                *place = slot;
-            }
-        }
-        for member in leaves.iter_mut().flatten() {
-            *member = slots.get(*member as usize).copied().unwrap_or(NO_ROW);
-        }
-        let bytes = bytes.gathered(&order);
-        let entries = entries(order.len(), params.seed);
-        let links = link(&bytes, &leaves, params.degree as usize, job)?;
-        eprintln!("links {:?}", t.elapsed());
-        drop(bytes);
+        let (order, links) = link_all(points, &records, params, &stage)?;
         records.resize(order.len());
         records.write(0, points, &order, job)?;
-        eprintln!("codes {:?}", t.elapsed());
         for (piece, ids) in rows.pieces(PIECE_ROWS).zip(ids.chunks(PIECE_ROWS)) {
             job.check()?;
             let start = table.len();
             table.append(piece, ids, inverse.as_deref().and_then(|all| all.get(start..start + piece.len())));
         }
-        let mut entry_blocks = Vec::new();
-        records.gathered(&entries, &mut entry_blocks);
-        let used = links.all().iter().filter(|&&l| l != NO_ROW).count();
-        eprintln!("mean degree {}", used as f64 / order.len() as f64);
-        Ok(Self {
-            params: params.clone(),
-            table,
-            records,
-            links,
-            rows: Storage::new(order),
-            entries,
-            entry_blocks,
-            blocks: None,
-        })
+        let places = Places::new(Storage::new(order));
+        let entries = Entries::pick(&places, &records, params.seed);
+        let (params, efforts) = (params.clone(), Efforts::default());
+        let mut index =
+            Self { params, table, records, links, places, entries, blocks: None, efforts, fresh_rows: 0 };
+        index.connect();
+        index.lay_out();
+        index.efforts = Efforts::find(&index, &|row| Some(points.row(row)), job)?;
+        Ok(index)
     }
 
-    pub fn make_inline(&mut self) {
-        let mut all = Storage::with_capacity(self.rows.len() * self.records.shape().block_bytes() / 64);
-        let mut block = Vec::new();
-        for slot in 0..self.rows.len() as u32 {
-            self.records.gathered(self.links.places(slot), &mut block);
-            all.to_mut().extend_from_slice(&block);
+    /// Gives every vertex a way from an entry.
+    pub(crate) fn connect(&mut self) {
+        let mut reached = vec![false; self.places.len()];
+        let mut waiting = self.entries.slots().to_vec();
+        let mut unseen = 0_u32;
+        loop {
+            while let Some(slot) = waiting.pop() {
+                let Some(reached) = reached.get_mut(slot as usize).filter(|reached| !**reached) else {
+                    continue;
+                };
+                *reached = true;
+                waiting.extend(self.links.of(slot));
+            }
+            while reached.get(unseen as usize) == Some(&true) {
+                unseen += 1;
+            }
+            if unseen as usize >= reached.len() {
+                return;
+            }
+            // One of those that it leads to leads to it from now on, or else the vertex before it.
+            let known = self.links.of(unseen).find(|&link| reached.get(link as usize) == Some(&true));
+            self.links.add(known.unwrap_or(unseen.saturating_sub(1)), unseen);
+            waiting.push(unseen);
         }
+    }
+
+    /// Puts the codes of each vertex' neighbours beside it, where they are to be there.
+    pub(crate) fn lay_out(&mut self) {
+        if self.params.layout == Layout::Compact {
+            self.blocks = None;
+            return;
+        }
+        let lines = self.lines_of_neighbours();
+        let mut all: Storage<Line> = Storage::with_capacity(self.places.len() * lines);
+        all.to_mut().resize(self.places.len() * lines, Line::default());
+        all.to_mut().par_chunks_mut(TASK_ROWS * lines).enumerate().for_each(|(task, neighbours)| {
+            for (slot, place) in ((task * TASK_ROWS) as u32..).zip(neighbours.chunks_mut(lines)) {
+                self.records.gather_into(self.links.places(slot), place);
+            }
+        });
         self.blocks = Some(all);
     }
 
-    pub fn memory_bytes(&self) -> usize {
-        self.table.heap_bytes() + self.records.heap_bytes() + self.links.heap_bytes() + 4 * self.rows.len()
+    /// Lines of the codes of one vertex' neighbours.
+    pub(crate) fn lines_of_neighbours(&self) -> usize {
+        self.params.blocks() * self.records.shape().block_bytes() / size_of::<Line>()
     }
 
-    pub(crate) fn row(&self, slot: u32) -> u32 {
-        self.rows.get(slot as usize).copied().unwrap_or(NO_ROW)
+    /// How many rows.
+    pub fn len(&self) -> usize {
+        self.table.len()
     }
 
-    pub fn search(&self, query: &[f32], options: &GraphOptions) -> Result<Vec<Hit>> {
-        Ok(self.search_steps(query, options)?.0)
+    /// Whether there is no row.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
-    pub fn search_steps(&self, query: &[f32], options: &GraphOptions) -> Result<(Vec<Hit>, [usize; 3])> {
-        if options.k == 0 {
-            return Err(invalid("k must be at least 1, got 0".to_owned()));
+    /// Numbers a vector.
+    pub fn dim(&self) -> usize {
+        self.table.dim
+    }
+
+    /// How near two vectors are.
+    pub fn metric(&self) -> Metric {
+        self.params.metric
+    }
+
+    /// What is kept of each vector, and how many links.
+    pub fn params(&self) -> &GraphParams {
+        &self.params
+    }
+
+    /// Puts the codes of neighbours where the layout says. Nothing else changes: not what a search finds, but how fast.
+    ///
+    /// Cost: from compact to inline some 100 ns a row and core.
+    ///
+    /// # Errors
+    /// `CorruptFile` where the index lies in a mapped file that turns out damaged.
+    pub fn set_layout(&mut self, layout: Layout) -> Result<()> {
+        self.verify_for(false)?;
+        if layout != self.params.layout {
+            self.params.layout = layout;
+            self.lay_out();
         }
-        self.table.check_query(query)?;
-        let level = Level::current();
-        let factor = query_factor(self.table.metric, level, query);
-        let coded = Query::new(self.records.quantizer(), level, query, factor);
-        let exact = Exact::new(&self.table, query);
-        let walk = Walk::new(self, &coded, exact.as_ref(), options.sureness);
-        let scale = self.records.quantizer().scale();
-        let unit = scale * scale;
-        Ok(walk.run(options.ef.max(options.k), None, |found, steps| {
-            let mut top = Top::new(options.k, f32::MAX);
-            let exact = exact.as_ref().filter(|_| self.params.bits > 1);
-            if let Some(exact) = exact {
-                found.iter().take(options.k + 4).for_each(|f| exact.prefetch(self.row(f.slot())));
-            }
-            for f in found {
-                let row = self.row(f.slot());
-                let limit = (top.limit() * unit).min(f32::MAX);
-                let (key, error) = if f.is_refined() { (f.key(), f.error) } else if f.key() <= limit { walk.refined(f.slot(), f.key(), f.error) } else { continue };
-                match exact {
-                    Some(exact) => {
-                        if key - error * walk.reach(limit) > limit {
-                            continue;
-                        }
-                        top.offer(exact.key(row), || self.table.ids.id(row));
-                    }
-                    None => top.offer(key / unit, || self.table.ids.id(row)),
-                }
-            }
-            let hits = top.into_sorted().into_iter().map(|ranked| hit(self.table.metric, ranked)).collect();
-            let Steps { followed, scanned, refined } = steps;
-            (hits, [followed, scanned, refined])
-        }))
+        Ok(())
+    }
+
+    /// Bytes on the heap, spare capacity included; what lies in a mapped file does not count.
+    pub fn memory_bytes(&self) -> usize {
+        size_of::<Self>()
+            + self.table.heap_bytes()
+            + self.records.heap_bytes()
+            + self.links.heap_bytes()
+            + self.places.heap_bytes()
+            + self.entries.heap_bytes()
+            + self.blocks.as_ref().map_or(0, Storage::heap_bytes)
+    }
+
+    /// The mean number of links of a row.
+    pub fn mean_degree(&self) -> f64 {
+        self.links.count() as f64 / self.places.len().max(1) as f64
+    }
+
+    /// A number that is another after each change, and in each index but a clone: a selection that was made at this one is
+    /// good as long as it stays.
+    pub fn revision(&self) -> u64 {
+        self.table.revision
+    }
+
+    /// The ids, in the order of the rows.
+    pub fn ids(&self) -> Vec<u64> {
+        self.table.ids.to_vec()
+    }
+
+    /// Whether there is a row with this id.
+    pub fn contains(&self, id: u64) -> bool {
+        self.table.ids.row(id).is_some()
+    }
+
+    /// The original vector of a row, as f32.
+    ///
+    /// # Errors
+    /// `NoOriginals` where the index keeps none, `IdNotFound`.
+    pub fn vector(&self, id: u64) -> Result<Vec<f32>> {
+        self.table.vector(id)
+    }
+
+    /// The original vectors of rows, one after another.
+    ///
+    /// # Errors
+    /// `NoOriginals` where the index keeps none, `IdNotFound`.
+    pub fn vectors_of(&self, ids: &[u64]) -> Result<Vec<f32>> {
+        self.table.vectors(ids)
+    }
+
+    /// The vector of a row: the original where it is kept, else what its code says, which is unbiased, and under cosine of
+    /// about unit length.
+    ///
+    /// # Errors
+    /// `IdNotFound`, and `CorruptFile` where a mapped file turns out damaged.
+    pub fn reconstruct(&self, id: u64) -> Result<Vec<f32>> {
+        let row = self.table.row(id)?;
+        if self.table.originals.is_some() {
+            return self.table.vector(id);
+        }
+        self.verify_for(false)?;
+        Ok(self.records.decode(self.places.slot(row)))
+    }
+
+    /// The original vectors in the order of [`GraphIndex::ids`], without a copy.
+    ///
+    /// # Errors
+    /// `NoOriginals` where the index keeps none.
+    pub fn originals(&self) -> Result<Originals> {
+        self.table.originals()
+    }
+
+    /// Checks the checksums of whatever lies in a mapped file and has not been looked at yet.
+    ///
+    /// # Errors
+    /// `CorruptFile`.
+    pub fn verify(&self) -> Result<()> {
+        self.verify_for(true)
+    }
+
+    pub(crate) fn verify_for(&self, originals: bool) -> Result<()> {
+        self.records.verify()?;
+        self.links.all().verify("links")?;
+        self.places.rows().verify("places")?;
+        self.blocks.as_ref().map_or(Ok(()), |blocks| blocks.verify("codes of neighbours"))?;
+        self.table.verify(originals)
     }
 }
 
-/// The vertices that walks may begin at, so many that one of them is near.
-fn entries(len: usize, seed: u64) -> Vec<u32> {
-    let count = ((len as f64).sqrt() as usize).next_multiple_of(BlockShape::ROWS).min(len);
-    let mut random = SplitMix64::new(seed);
-    let start = |at: usize| (at as u128 * len as u128 / count.max(1) as u128) as u64;
-    (0..count).map(|at| (start(at) + random.next_u64() % (start(at + 1) - start(at)).max(1)) as u32).collect()
+/// An order of the points in which near ones lie close, and the links between them in that order.
+fn link_all(
+    points: Points<'_>,
+    records: &Records,
+    params: &GraphParams,
+    stage: &Stage<'_>,
+) -> Result<(Vec<u32>, Links)> {
+    let bytes = Bytes::of(points, records.quantizer(), stage.job())?;
+    let (mut leaves, order) = leaves(&bytes, params.seed, stage.job())?;
+    let mut slots = vec![NO_ROW; order.len()];
+    for (slot, &row) in (0..).zip(&order) {
+        if let Some(place) = slots.get_mut(row as usize) {
+            *place = slot;
+        }
+    }
+    for member in leaves.iter_mut().flatten() {
+        *member = slots.get(*member as usize).copied().unwrap_or(NO_ROW);
+    }
+    let bytes = bytes.gathered(&order);
+    let links = link(&bytes, &leaves, params.degree as usize, stage)?;
+    Ok((order, links))
 }

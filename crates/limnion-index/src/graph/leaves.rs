@@ -32,13 +32,7 @@ pub(crate) fn leaves(bytes: &Bytes, seed: u64, job: &Job) -> Result<(Vec<Vec<u32
     Ok((leaves.into_iter().map(numbers).collect(), order))
 }
 
-fn part(
-    bytes: &Bytes,
-    group: Vec<Member>,
-    depth: usize,
-    seed: u64,
-    job: &Job,
-) -> Result<Vec<Vec<Member>>> {
+fn part(bytes: &Bytes, group: Vec<Member>, depth: usize, seed: u64, job: &Job) -> Result<Vec<Vec<Member>>> {
     if group.len() <= LEAF {
         return Ok(vec![group]);
     }

@@ -56,6 +56,21 @@ impl Links {
         }
     }
 
+    /// Adds a link in place of the farthest, where there are no more to be had.
+    pub(crate) fn add(&mut self, slot: u32, link: u32) {
+        let start = slot as usize * self.degree;
+        let Some(places) = self.all.to_mut().get_mut(start..start + self.degree) else { return };
+        let free = places.iter().position(|&place| place == NO_ROW).unwrap_or(self.degree - 1);
+        if let Some(place) = places.get_mut(free) {
+            *place = link;
+        }
+    }
+
+    /// How many links there are.
+    pub(crate) fn count(&self) -> usize {
+        self.all.iter().filter(|&&link| link != NO_ROW).count()
+    }
+
     /// Adds vertices that lead nowhere, up to `len`; or forgets the last.
     pub(crate) fn resize(&mut self, len: usize) {
         let degree = self.degree;

@@ -1,6 +1,6 @@
 //! The codes of a graph's vertices, each in a record of its own.
 
-use bytemuck::{cast_slice, cast_slice_mut};
+use bytemuck::cast_slice;
 use limnion_rabitq::{Quantizer, Workspace};
 use limnion_simd::{BlockShape, Level, Line, prefetch};
 use limnion_types::{Job, Result};
@@ -223,8 +223,28 @@ impl Records {
             blocks.resize(lines, Line::default());
         }
         let blocks = blocks.get_mut(..lines).unwrap_or_default();
+        self.gather_into(slots, blocks);
+        cast_slice(blocks)
+    }
+
+    /// Writes the records of `slots` into as many blocks as there are.
+    pub(crate) fn gather_into(&self, slots: &[u32], blocks: &mut [Line]) {
         limnion_simd::gather(Level::current(), self.shape, &self.lines, slots, blocks);
-        cast_slice_mut(blocks)
+    }
+
+    /// What the code of a vertex says of its vector.
+    pub(crate) fn decode(&self, slot: u32) -> Vec<f32> {
+        let record = self.record(slot);
+        let [_, rescale, _] = self.shape.record_factors(record);
+        let signs = self.shape.record_signs(record);
+        self.quantizer.decode(Level::current(), signs, rescale, self.extra_row(slot), &[])
+    }
+
+    /// What the code of a vertex says of its vector, rotated and in scaled units.
+    pub(crate) fn decode_residual(&self, slot: u32) -> Vec<f32> {
+        let record = self.record(slot);
+        let [_, rescale, _] = self.shape.record_factors(record);
+        self.quantizer.decode_residual(self.shape.record_signs(record), rescale, self.extra_row(slot))
     }
 }
 

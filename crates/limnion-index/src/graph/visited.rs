@@ -46,11 +46,6 @@ impl Visited {
         fresh.truncate(start + count);
     }
 
-    /// How many there are.
-    pub(crate) fn len(&self) -> usize {
-        self.touched.len()
-    }
-
     /// Forgets them all.
     pub(crate) fn end(&mut self) {
         for slot in self.touched.drain(..) {

@@ -9,7 +9,7 @@
 use std::cell::RefCell;
 
 use limnion_rabitq::{Query, Standing};
-use limnion_simd::{BlockShape, Bound, Level, Line, Probe, Survivor, Survivors, prefetch, scan_selected};
+use limnion_simd::{BlockShape, Bound, Level, Line, Probe, Survivor, Survivors, prefetch, scan};
 
 use crate::exact::Exact;
 use crate::graph::index::GraphIndex;
@@ -117,6 +117,11 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// Estimates are keys times this.
+    pub(crate) fn unit(&self) -> f32 {
+        self.unit
+    }
+
     /// What an error is to be multiplied by to bound a row at a limit.
     pub(crate) fn reach(&self, limit: f32) -> f32 {
         self.sureness * self.standing.reach(limit, self.lengths)
@@ -139,7 +144,7 @@ impl<'a> Walk<'a> {
 
     fn walk(&self, effort: usize, skipped: Option<u32>, scratch: &mut Scratch) -> Steps {
         let Scratch { visited, pool, fresh, blocks, survivors } = scratch;
-        let room = self.index.entries.len() + BlockShape::ROWS;
+        let room = self.index.entries.slots().len().max(self.index.links.degree()) + BlockShape::ROWS;
         let survivors = match survivors {
             Some(survivors) if survivors.room() >= room => survivors,
             _ => survivors.insert(Survivors::new(room)),
@@ -159,11 +164,14 @@ impl<'a> Walk<'a> {
             let limit = if full { pool.last().map_or(f32::MAX, |worst| worst.key()) } else { f32::MAX };
             let reach = self.reach(limit);
             let links = match &self.index.blocks {
-                Some(blocks) => {
+                Some(neighbours) => {
                     let Some(slot) = self.pick(pool, &mut next, &mut steps) else { return steps };
-                    self.scan(limnion_simd::bytes(blocks), slot as usize, limit, reach, survivors);
-                    steps.scanned += BlockShape::ROWS;
-                    self.index.links.places(slot)
+                    let count = self.index.params.blocks();
+                    let neighbours = limnion_simd::bytes(neighbours);
+                    self.scan(neighbours, slot as usize * count, count, limit, reach, survivors);
+                    let links = self.index.links.places(slot);
+                    steps.scanned += links.len();
+                    links
                 }
                 None => {
                     // One vertex leads to few new ones late in the walk: then several are followed at once, for a full block.
@@ -180,12 +188,12 @@ impl<'a> Walk<'a> {
                     }
                     let now = fresh.get(..BlockShape::ROWS.min(fresh.len())).unwrap_or_default();
                     steps.scanned += now.len();
-                    self.scan(self.index.records.gathered(now, blocks), 0, limit, reach, survivors);
+                    self.scan(self.index.records.gathered(now, blocks), 0, 1, limit, reach, survivors);
                     now
                 }
             };
             for &Survivor { row, estimate, error } in survivors.as_slice() {
-                let Some(&slot) = links.get(row as usize % BlockShape::ROWS) else { continue };
+                let Some(&slot) = links.get(row as usize) else { continue };
                 if self.index.blocks.is_some() && !visited.insert(slot) {
                     continue;
                 }
@@ -205,7 +213,7 @@ impl<'a> Walk<'a> {
             match &self.index.blocks {
                 None => self.index.links.fetch(found.slot()),
                 Some(blocks) if at == 0 => {
-                    let size = self.index.records.shape().block_bytes() / 64;
+                    let size = self.index.lines_of_neighbours();
                     let start = found.slot() as usize * size;
                     prefetch(limnion_simd::bytes(blocks.get(start..start + size).unwrap_or_default()));
                     self.index.links.fetch(found.slot());
@@ -250,17 +258,20 @@ impl<'a> Walk<'a> {
     }
 
     /// Puts the nearest entries into the pool.
-    fn begin(&self, pool: &mut Vec<Found>, survivors: &mut Survivors, visited: &mut Visited, steps: &mut Steps) {
-        let blocks = limnion_simd::bytes(&self.index.entry_blocks);
-        for block in 0..self.index.entries.len().div_ceil(BlockShape::ROWS) {
-            self.scan(blocks, block, f32::MAX, 0.0, survivors);
-        }
+    fn begin(
+        &self,
+        pool: &mut Vec<Found>,
+        survivors: &mut Survivors,
+        visited: &mut Visited,
+        steps: &mut Steps,
+    ) {
+        let entries = &self.index.entries;
+        let count = entries.slots().len().div_ceil(BlockShape::ROWS);
+        self.scan(entries.blocks(), 0, count, f32::MAX, 0.0, survivors);
         let mut starts: Vec<(f32, u32)> = survivors
             .as_slice()
             .iter()
-            .filter_map(|survivor| {
-                Some((survivor.estimate, *self.index.entries.get(survivor.row as usize)?))
-            })
+            .filter_map(|survivor| Some((survivor.estimate, *entries.slots().get(survivor.row as usize)?)))
             .collect();
         survivors.clear();
         if starts.len() > STARTS {
@@ -269,7 +280,8 @@ impl<'a> Walk<'a> {
         }
         for (_, slot) in starts {
             if visited.insert(slot) {
-                let [_, _, error] = self.index.records.shape().record_factors(self.index.records.record(slot));
+                let [_, _, error] =
+                    self.index.records.shape().record_factors(self.index.records.record(slot));
                 let (estimate, error) = self.refined(slot, f32::MAX, error.to_f32());
                 steps.refined += 1;
                 offer(pool, usize::MAX, Found { flags: REFINED, ..Found::new(estimate, error, slot) });
@@ -277,7 +289,16 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn scan(&self, blocks: &[u8], block: usize, limit: f32, reach: f32, survivors: &mut Survivors) {
+    /// Scans `count` blocks from the `first` on for vertices that may be within the limit, numbered from the first.
+    pub(crate) fn scan(
+        &self,
+        blocks: &[u8],
+        first: usize,
+        count: usize,
+        limit: f32,
+        reach: f32,
+        survivors: &mut Survivors,
+    ) {
         let query = self.query;
         let bound = Bound {
             scale: query.lut().step(),
@@ -287,14 +308,14 @@ impl<'a> Walk<'a> {
             threshold: limit,
         };
         let shape = *self.index.records.shape();
-        let probe = Probe { lut: query.lut(), bound, survivors };
-        // As a list of one, so that no other block is fetched.
-        scan_selected(self.level, shape, blocks, 0, &[(block as u32, u32::MAX)], &mut [probe]);
+        let size = shape.block_bytes();
+        let blocks = blocks.get(first * size..(first + count) * size).unwrap_or_default();
+        scan(self.level, shape, blocks, 0, 0..count, &mut [Probe { lut: query.lut(), bound, survivors }]);
     }
 
-    fn fetch(&self, slot: u32) {
+    pub(crate) fn fetch(&self, slot: u32) {
         match self.exact {
-            Some(exact) => exact.prefetch(self.index.row(slot)),
+            Some(exact) => exact.prefetch(self.index.places.row(slot)),
             None => prefetch(self.index.records.extra_row(slot)),
         }
     }
@@ -302,7 +323,7 @@ impl<'a> Walk<'a> {
     /// A better estimate, and its error.
     pub(crate) fn refined(&self, slot: u32, estimate: f32, error: f32) -> (f32, f32) {
         if let Some(exact) = self.exact {
-            return (exact.key(self.index.row(slot)) * self.unit, 0.0);
+            return (exact.key(self.index.places.row(slot)) * self.unit, 0.0);
         }
         let records = &self.index.records;
         if records.quantizer().bits() == 1 {

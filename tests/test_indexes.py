@@ -1,9 +1,11 @@
 """What the indexes do, against numpy."""
 
+import asyncio
 import copy
 import itertools
 import pickle
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -506,3 +508,38 @@ def test_a_vector_that_is_in_the_index_is_found_at_distance_zero(
     index = index_class.build(vectors)
     for row in range(0, 2_000, 97):
         assert index.search(vectors[row], k=1).to_list() == [limnion.Hit(row, 1.0, 0.0)]
+
+
+@pytest.mark.parametrize(
+    ("index_class", "settings_of_build"),
+    [
+        (limnion.RabitqPlusIndex, {}),
+        (limnion.RabitqPlusIndex, {"bits": 3, "originals": "f16"}),
+        (limnion.RabitqAsymIndex, {"bits": 4}),
+    ],
+)
+def test_a_recall_that_is_asked_for_is_found_on_other_queries(
+    index_class: type[limnion.RabitqAsymIndex],
+    settings_of_build: dict[str, int],
+    tmp_path: Path,
+) -> None:
+    rows, queries = random_vectors(20_000, 48, seed=40), random_vectors(400, 48, seed=41)
+    index = index_class.build(rows, metric="cosine", **settings_of_build)  # type: ignore[arg-type]
+    truth = index.search_batch(queries, recall=0.99999).ids
+    for asked in (0.9, 0.95, 0.99):
+        batch = index.search_batch(queries, recall=asked)
+        shares = [len(np.intersect1d(*pair)) / 10 for pair in zip(truth, batch.ids, strict=True)]
+        # Half of the tolerance is for the 400 queries that this is measured by.
+        assert asked - 0.01 <= np.mean(shares) <= asked + 0.015
+        assert index.search(queries[0], recall=asked) == batch[0]
+        assert asyncio.run(found_later(index, queries[0], asked)) == batch[0]
+    index.save(tmp_path / "index")
+    again = index_class.load(tmp_path / "index", mmap=True)
+    assert again.search(queries[0], recall=asked) == batch[0]
+    fresh = index_class.build(rows, metric="cosine", **settings_of_build)  # type: ignore[arg-type]
+    assert fresh == again
+    assert asyncio.run(found_later(fresh, queries[0], asked)) == batch[0]
+
+
+async def found_later(index: limnion.RabitqAsymIndex, query: Vectors, asked: float) -> limnion.Hits:
+    return await index.search_async(query, recall=asked)

@@ -413,8 +413,10 @@ class FlatIndex(VectorIndex):
         Args:
             query: A float32 array of shape (d,).
             k: How many hits, at least 1.
-            recall: How sure to be of each true neighbour, above 0 and at most 1. Without it 0.99;
-                1.0 is exact.
+            recall: The share of the true neighbours to find, above 0 and at most 1; 1.0 is exact.
+                The first search that names one finds out what it takes on these data, by some
+                hundred searches. Without it nearly all are found: one at the very edge of the
+                answer with a probability of 0.99, the others with more.
             rerank_factor: Look closely at exactly `k * rerank_factor` rows instead.
             where: The rows that may be found: an array of ids, a roaring bitmap of them, a mask
                 with one bool a row in the order of `ids`, or what `select` made of one. It is
@@ -1528,7 +1530,7 @@ class Lake:
             backend: Which backend's; may be left out where only one has such a collection.
             where: The rows that may be found: their ids, or a filter that the backend evaluates. It
                 is applied inside the scan, so that no match is missed.
-            recall: How sure to be of each true neighbour, above 0 and at most 1; 1.0 is exact.
+            recall: The share of the true neighbours to find, above 0 and at most 1; 1.0 is exact.
             rerank_factor: Look closely at exactly `k * rerank_factor` rows instead.
             timeout: Seconds or a timedelta after which `DeadlineExceeded` is raised. What is being
                 built goes on, for those who search later.

@@ -883,8 +883,8 @@ model: it has 2 dimensions of the model "tiny", got 3 dimensions of the model "s
             vector_name: The vectors of this name; those without a name unless told.
             model: What made `query`. Where the records were embedded with another one, that is an
                 error.
-            recall: How sure to be of each true neighbour, in (0, 1]; 0.99 unless told, and 1 is
-                exact.
+            recall: The share of the true neighbours to find, in (0, 1]; nearly all unless told, and
+                1 is exact.
 
         Raises:
             DimensionMismatch: where `query` has another dimension, or is of another model.

@@ -25,6 +25,7 @@
 //! VECS  the originals, row by row, f32 or f16                           where kept
 //! INVL  f32 a row: 1 / length                                           where kept, cosine
 //! IDS_  u64 a row                                                       unless they are 0, 1, 2 …
+//! CALI  six f32: the shares of neighbours that `calibration.rs` found   where a recall has been asked for
 //!
 //! META    0   8  rows
 //!         8   8  seed
@@ -53,6 +54,7 @@ use limnion_rabitq::{Quantizer, padded_dim};
 use limnion_simd::BlockShape;
 use limnion_types::{Error, ErrorKind, Job, Metric, Result};
 
+use crate::calibration::{Calibration, LEVELS};
 use crate::codes::Codes;
 use crate::flat::{FlatIndex, form};
 use crate::ids::Ids;
@@ -99,7 +101,7 @@ impl FlatIndex {
     /// `Io`.
     pub fn save(&self, path: &Path) -> Result<()> {
         self.verify()?;
-        save(path, FLAT_VERSION, &self.sections())
+        save(path, FLAT_VERSION, &self.all_sections())
     }
 
     /// The index as the bytes of its file.
@@ -108,7 +110,7 @@ impl FlatIndex {
     /// `CorruptFile` where the index lies in a mapped file that turns out damaged.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         self.verify()?;
-        to_bytes(FLAT_VERSION, &self.sections())
+        to_bytes(FLAT_VERSION, &self.all_sections())
     }
 
     /// Reads and verifies a file: one of [`FlatIndex::save`], or a `.rbpx` of version 1, whose index is built anew.
@@ -134,7 +136,18 @@ impl FlatIndex {
         let meta = file.meta(Kind::Flat)?;
         let codes = if meta.params.bits > 0 { Some(file.codes(&meta, meta.rows)?) } else { None };
         let table = file.table(&meta)?;
-        Ok(Self { params: meta.params, table, codes })
+        let index = Self::of(meta.params, table, codes);
+        if file.find(*b"CALI").is_some() {
+            let found: Storage<f32> = file.array(*b"CALI", LEVELS, 1)?;
+            found.verify("calibration")?;
+            match found.first_chunk() {
+                Some(&found) if found.iter().all(|share| (0.0..=1.0).contains(share)) => {
+                    index.calibration.get_or_init(|| Calibration { found });
+                }
+                _ => return Err(corrupt("its calibration is out of range")),
+            }
+        }
+        Ok(index)
     }
 
     pub(crate) fn sections(&self) -> Vec<Section<'_>> {
@@ -143,6 +156,15 @@ impl FlatIndex {
             add_codes(codes, &mut sections);
         }
         add_table(&self.table, &mut sections);
+        sections
+    }
+
+    /// [`FlatIndex::sections`], and what is known of the data besides.
+    fn all_sections(&self) -> Vec<Section<'_>> {
+        let mut sections = self.sections();
+        if let Some(known) = self.calibration.get() {
+            sections.push(Section { name: *b"CALI", bytes: bytes_of(&known.found) });
+        }
         sections
     }
 }

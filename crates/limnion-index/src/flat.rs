@@ -1,11 +1,14 @@
 //! The flat index: what it holds, how rows come, change and go, and how it is searched.
 
+use std::sync::OnceLock;
+
 use limnion_rabitq::{Form, Quantizer, Query, padded_dim};
 use limnion_simd::{BlockShape, Level, dot_f32};
 use limnion_types::{Error, ErrorKind, Hit, Job, Metric, Result};
 use rayon::prelude::*;
 
 use crate::builder::{Builder, sample_rows};
+use crate::calibration::{Calibration, MEASURED};
 use crate::codes::Codes;
 use crate::input::{Rows, inverse_length, inverse_lengths};
 use crate::originals::Originals;
@@ -18,7 +21,9 @@ use crate::table::Table;
 const PIECE_ROWS: usize = 8192;
 /// Tables of the queries that share a pass stay within this, so that they fit the first-level cache.
 const TABLE_BYTES: usize = 24 << 10;
-const MAX_GROUP: usize = 8;
+pub(crate) const MAX_GROUP: usize = 8;
+/// Once one row in so many is fresh, what is known of the bounds is found out anew.
+const CALIBRATED_SHARE: usize = 4;
 
 /// An index that scans all rows: exactly, or by their codes and then more closely.
 ///
@@ -29,6 +34,10 @@ pub struct FlatIndex {
     pub(crate) params: Params,
     pub(crate) table: Table,
     pub(crate) codes: Option<Codes>,
+    /// How sure the bounds have to be for a recall, once one has been asked for.
+    pub(crate) calibration: OnceLock<Calibration>,
+    /// Rows that came or changed since then, or since the index was opened.
+    fresh_rows: usize,
 }
 
 impl FlatIndex {
@@ -75,6 +84,10 @@ impl FlatIndex {
         Ok(index)
     }
 
+    pub(crate) fn of(params: Params, table: Table, codes: Option<Codes>) -> Self {
+        Self { params, table, codes, calibration: OnceLock::new(), fresh_rows: 0 }
+    }
+
     /// An index without rows, centred on the mean of `sample`.
     pub(crate) fn empty(params: &Params, dim: usize, sample: &[f32], capacity: usize) -> Result<Self> {
         params.check(dim)?;
@@ -86,7 +99,7 @@ impl FlatIndex {
             Ok(Codes::new(quantizer, shape, capacity))
         });
         let table = Table::new(params, dim, capacity);
-        Ok(Self { params: params.clone(), table, codes: codes.transpose()? })
+        Ok(Self::of(params.clone(), table, codes.transpose()?))
     }
 
     /// How many rows.
@@ -193,7 +206,17 @@ impl FlatIndex {
             }
             job.advance(piece.len() as u64);
         }
+        self.note_fresh(rows.len());
         Ok(())
+    }
+
+    /// Forgets what is known of the bounds once many rows are others.
+    pub(crate) fn note_fresh(&mut self, rows: usize) {
+        self.fresh_rows += rows;
+        if self.fresh_rows > self.len() / CALIBRATED_SHARE {
+            self.calibration.take();
+            self.fresh_rows = 0;
+        }
     }
 
     fn append(&mut self, rows: Rows<'_>, ids: &[u64], job: &Job) -> Result<()> {
@@ -232,6 +255,7 @@ impl FlatIndex {
             }
         }
         self.shrink();
+        self.note_fresh(ids.len());
         Ok(())
     }
 
@@ -259,6 +283,7 @@ impl FlatIndex {
             }
             self.table.set(row, vector, factor);
         }
+        self.note_fresh(places.len());
         Ok(())
     }
 
@@ -282,6 +307,7 @@ impl FlatIndex {
         let plan = self.plan(options)?;
         self.table.check_query(query)?;
         self.verify_for(plan)?;
+        let plan = self.calibrated(plan, options, &Job::new())?;
         let mut searches = [self.prepare(query, options, plan)];
         self.run(&mut searches, plan, options.selection);
         let [search] = searches;
@@ -301,20 +327,43 @@ impl FlatIndex {
         let plan = self.plan(options)?;
         let rows = self.table.check_queries(queries)?;
         self.verify_for(plan)?;
+        let plan = self.calibrated(plan, options, job)?;
         let by_cache = (TABLE_BYTES / (4 * self.dim().next_multiple_of(64))).clamp(1, MAX_GROUP);
         let group = rows.len().div_ceil(rayon::current_num_threads()).clamp(1, by_cache);
         let groups: Vec<Vec<Vec<Hit>>> = queries
             .par_chunks(group * self.dim())
             .map(|group| {
                 job.check()?;
-                let mut searches: Vec<_> =
-                    group.chunks_exact(self.dim()).map(|query| self.prepare(query, options, plan)).collect();
-                self.run(&mut searches, plan, options.selection);
-                job.advance(searches.len() as u64);
-                Ok(searches.into_iter().map(Search::finish).collect())
+                let hits = self.search_group(group, options, plan);
+                job.advance(hits.len() as u64);
+                Ok(hits)
             })
             .collect::<Result<_>>()?;
         Ok(groups.into_iter().flatten().collect())
+    }
+
+    /// Runs searches that share each pass over the codes.
+    pub(crate) fn search_group(
+        &self,
+        queries: &[f32],
+        options: &SearchOptions<'_>,
+        plan: Plan,
+    ) -> Vec<Vec<Hit>> {
+        let mut searches: Vec<_> =
+            queries.chunks_exact(self.dim()).map(|query| self.prepare(query, options, plan)).collect();
+        self.run(&mut searches, plan, options.selection);
+        searches.into_iter().map(Search::finish).collect()
+    }
+
+    /// A plan that is as sure as its recall takes on these data. Within a radius most rows are near the edge, and what the
+    /// bound promises there is kept.
+    fn calibrated(&self, plan: Plan, options: &SearchOptions<'_>, job: &Job) -> Result<Plan> {
+        match (plan, options.recall, options.radius) {
+            (Plan::Bounded(_), Some(recall), None) if recall <= MEASURED => {
+                Ok(Plan::Bounded(self.calibration(job)?.sureness(recall)))
+            }
+            _ => Ok(plan),
+        }
     }
 
     fn plan(&self, options: &SearchOptions<'_>) -> Result<Plan> {

@@ -26,6 +26,7 @@
 compile_error!("limnion's files and code blocks are little-endian: big-endian machines are not supported");
 
 mod builder;
+mod calibration;
 mod changes;
 mod codes;
 mod exact;

@@ -84,6 +84,7 @@ impl FlatIndex {
             codes.copy_from(theirs);
         }
         self.table.append_ids(&ids);
+        self.note_fresh(ids.len());
         job.advance(ids.len() as u64);
         Ok(())
     }

@@ -75,8 +75,11 @@ impl Params {
 pub struct SearchOptions<'a> {
     /// How many hits: at least 1. Fewer come back only when fewer rows match.
     pub k: usize,
-    /// How sure to be of each true neighbour, in (0, 1]: the probability that one at the very edge of the answer is
-    /// not ruled out by the bound of its code. 0.99 unless told; 1.0 looks at every original.
+    /// The share of the true neighbours to find, in (0, 1], by what was found out on the data ([`FlatIndex::calibrate`]).
+    /// 1.0 looks at every original. Beyond 0.999, within a radius, and unless told with 0.99, it is the probability that a row
+    /// at the very edge of the answer is not ruled out by the bound of its code, which finds more.
+    ///
+    /// [`FlatIndex::calibrate`]: crate::FlatIndex::calibrate
     pub recall: Option<f32>,
     /// Looks closely at exactly k × this many rows, the best by their sign bits, in place of the bound. Where very few
     /// rows may be found (64 in all, or some hundreds selected) and originals are kept, all of them are measured.

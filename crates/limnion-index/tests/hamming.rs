@@ -1,5 +1,4 @@
 //! Binary vectors, against a naive count of bits.
-#![expect(clippy::expect_used, reason = "a test may stop at what it did not expect")]
 
 use std::sync::Arc;
 

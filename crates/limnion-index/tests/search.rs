@@ -1,7 +1,7 @@
 //! What searches find, against naive oracles.
 #![expect(clippy::expect_used, reason = "a test may stop at what it did not expect")]
 
-use limnion_index::{FlatIndex, Params, Precision, SearchOptions};
+use limnion_index::{FlatIndex, Params, Precision, SearchOptions, Source, Verify};
 use limnion_testkit::{Random, distance, nearest, recall};
 use limnion_types::{ErrorKind, Hit, Job, Metric};
 use proptest::prelude::*;
@@ -364,4 +364,68 @@ proptest! {
             prop_assert_eq!(bounded.len(), rows.min(k));
         }
     }
+}
+
+#[test]
+fn a_recall_is_kept_on_queries_that_were_not_seen() {
+    let (dim, rows, queries) = (64, 20_000, 400);
+    let all = Random::new(60).clustered(rows + queries, dim, 200);
+    let (vectors, unseen) = all.split_at(rows * dim);
+    for metric in Metric::ALL {
+        for (bits, originals) in [(1, Some(Precision::F32)), (4, Some(Precision::F16)), (4, None)] {
+            let index = build(vectors, dim, &params(metric, bits, originals));
+            let search = |recall| {
+                let options = SearchOptions { recall: Some(recall), ..SearchOptions::new(10) };
+                index.search_batch(unseen, &options, &Job::new()).expect("queries")
+            };
+            let truth = search(0.999_99);
+            for asked in [0.9, 0.95, 0.99] {
+                let pairs = truth.iter().zip(search(asked));
+                let found: f64 = pairs
+                    .map(|(truth, found)| {
+                        ids(truth).iter().filter(|id| ids(&found).contains(id)).count() as f64
+                    })
+                    .sum();
+                let found = found / (10 * queries) as f64;
+                // Half of the tolerance is for the 400 queries that this is measured by.
+                let within = f64::from(asked) - 0.01..f64::from(asked) + 0.015;
+                assert!(within.contains(&found), "{metric} {bits} {originals:?} {asked}: {found}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_recall_takes_is_kept_in_the_file_and_forgotten_when_rows_are_others() {
+    let dim = 32;
+    let vectors = Random::new(61).clustered(3000, dim, 20);
+    let mut index = build(&vectors, dim, &params(Metric::L2, 1, Some(Precision::F32)));
+    let (before, fresh) = (index.to_bytes().expect("bytes"), index.clone());
+    assert!(!index.is_calibrated());
+    let options = SearchOptions { recall: Some(0.9), ..SearchOptions::new(10) };
+    let hits = index.search(&vectors[..dim], &options).expect("a query");
+    assert!(index.is_calibrated() && index == fresh);
+    // However it was found out, it is the same.
+    fresh.calibrate(&Job::new()).expect("a whole index");
+    let bytes = index.to_bytes().expect("bytes");
+    assert!(bytes == fresh.to_bytes().expect("bytes") && bytes.len() > before.len());
+    for verify in [Verify::Now, Verify::OnFirstUse] {
+        let source: Source = std::sync::Arc::new(bytes.clone());
+        let Ok(again) = FlatIndex::from_bytes(&source, verify) else {
+            // Only an array at a multiple of its own width can be mapped.
+            assert_eq!(verify, Verify::OnFirstUse);
+            continue;
+        };
+        assert!(again.is_calibrated());
+        assert_eq!(again.search(&vectors[..dim], &options).expect("a query"), hits);
+    }
+    index.update(&[1, 2], &vectors[..2 * dim]).expect("ids that are there");
+    assert!(index.is_calibrated());
+    index.remove(&(1000..2000).collect::<Vec<_>>()).expect("ids that are there");
+    assert!(!index.is_calibrated());
+    let cancelled = Job::new();
+    cancelled.cancel();
+    assert_eq!(index.calibrate(&cancelled).expect_err("stopped").kind(), ErrorKind::Cancelled);
+    let none = build(&vectors, dim, &params(Metric::L2, 0, Some(Precision::F32)));
+    assert!(none.is_calibrated());
 }

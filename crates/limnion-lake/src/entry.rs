@@ -239,7 +239,7 @@ impl Entry {
 pub struct Options {
     /// How many hits: at least 1. Fewer come back only where fewer rows match.
     pub k: usize,
-    /// How sure to be of each true neighbour, in (0, 1]; 0.99 unless told.
+    /// The share of the true neighbours to find, in (0, 1]. Unless told, one at the edge of the answer is found with 0.99.
     pub recall: Option<f32>,
     /// Looks closely at exactly k × this many rows, in place of the bound.
     pub rerank_factor: Option<u32>,

@@ -17,7 +17,7 @@ use crate::errors::OrRaise;
 use crate::files;
 use crate::held::{self, Facts, Held};
 use crate::index::{self, Kept, VectorIndex};
-use crate::pool::{Task, Watch};
+use crate::pool::{self, Task, Watch};
 use crate::results::{Hits, HitsBatch};
 use crate::scope::{Near, Scope, Within};
 
@@ -83,6 +83,9 @@ impl held::Request<FlatIndex> for Request {
         if params.bits == 0 || self.recall == Some(1.0) {
             return index.len().saturating_mul(original);
         }
+        if self.recall.is_some() && !index.is_calibrated() {
+            return usize::MAX;
+        }
         let code = index.dim() / 8 + 6;
         let factor = self.rerank_factor.or(params.rerank_factor).unwrap_or(USUAL_RERANK);
         let refined = self.scope.k().saturating_mul(factor as usize).min(index.len());
@@ -94,6 +97,19 @@ impl Flat {
     #[inline]
     fn near_vector(&self, query: &Bound<'_, PyAny>) -> PyResult<Near> {
         self.facts.vector("query", query).map(Near::Vector)
+    }
+
+    /// Has the pool find out what a recall takes, where that is not known.
+    #[inline]
+    fn prepare(&self, py: Python<'_>, request: &Request) -> PyResult<()> {
+        if request.recall.is_none_or(|recall| recall >= 1.0) {
+            return Ok(());
+        }
+        let reader = self.held.reader(py)?;
+        if reader.is_calibrated() {
+            return Ok(());
+        }
+        pool::run(py, &Progress::none(), 0, move |job| reader.calibrate(job))
     }
 
     /// Calls `look` on this thread, detached.
@@ -158,7 +174,8 @@ impl Flat {
     ///
     /// `query` is a float32 array of shape (d,). Fewer than `k` hits come back only where fewer rows match.
     ///
-    /// - `recall`: how sure to be of each true neighbour, above 0 and at most 1. Without it 0.99; 1.0 is exact search.
+    /// - `recall`: the share of the true neighbours to find, above 0 and at most 1; 1.0 is exact search. The first search that
+    ///   names one finds out what it takes on these data. Without it nearly all are found.
     /// - `rerank_factor`: look closely at exactly `k * rerank_factor` rows instead.
     /// - `where`: the rows that may be found, as an array of ids or as a mask with one bool a row in the order of `ids`.
     ///   It is applied inside the scan: no match is missed, and blocks of rows without one are skipped.
@@ -186,6 +203,7 @@ impl Flat {
     ) -> PyResult<Hits> {
         let near = self.near_vector(query)?;
         let request = Request::take(near, Scope::take(k, r#where, exclude, radius)?, recall, rerank_factor)?;
+        self.prepare(py, &request)?;
         self.held.search(py, &request)
     }
 
@@ -234,7 +252,9 @@ impl Flat {
         radius: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Hits> {
         let (id, scope) = (args::id("id", id)?, Scope::take(k, r#where, exclude, radius)?);
-        self.held.search(py, &Request::take(Near::Row(id), scope.without(id), recall, rerank_factor)?)
+        let request = Request::take(Near::Row(id), scope.without(id), recall, rerank_factor)?;
+        self.prepare(py, &request)?;
+        self.held.search(py, &request)
     }
 
     /// `search_by_id`, to be awaited.

@@ -52,7 +52,7 @@ impl Data {
         let (bytes, columns) = npy(&folder.join("neighbors.npy"));
         let numbers: Vec<u64> =
             bytes.chunks_exact(4).map(|b| u64::from(u32::from_le_bytes([b[0], b[1], b[2], b[3]]))).collect();
-        let truth = numbers.chunks_exact(columns).map(|row| row[..10].to_vec()).collect();
+        let truth = numbers.chunks_exact(columns).map(|row| row[..100.min(columns)].to_vec()).collect();
         Self { dim, base, queries, truth }
     }
 
@@ -87,7 +87,7 @@ impl Data {
 fn measure(name: &str, data: &Data, mut search: impl FnMut(&[f32]) -> Vec<Hit>) -> f64 {
     let mut found = 0;
     for (query, truth) in data.queries.chunks_exact(data.dim).zip(&data.truth) {
-        found += search(query).iter().filter(|hit| truth.contains(&hit.id)).count();
+        found += search(query).iter().filter(|hit| truth[..10].contains(&hit.id)).count();
     }
     // The least time of each query: the machine may have other work.
     let mut least = vec![f64::MAX; data.truth.len()];
@@ -157,11 +157,40 @@ fn main() {
             measure(&format!("ivf recall={recall}"), &data, |q| ivf.search(q, &options).expect("a query"));
         explain(&data, &ivf, &options, found);
     }
+    compare_recalls(&data, &ivf);
     for nprobe in [8, 16, 24, 32, 48, 64, 96, 128] {
         let options = IvfOptions { nprobe: Some(nprobe), ..IvfOptions::new(10) };
         let found =
             measure(&format!("ivf nprobe={nprobe}"), &data, |q| ivf.search(q, &options).expect("a query"));
         explain(&data, &ivf, &options, found);
+    }
+}
+
+/// What is found beside what was asked for: of few and many hits, and among some of the rows.
+fn compare_recalls(data: &Data, ivf: &IvfIndex) {
+    let count = ivf.len();
+    let masks = [1, 5, 20, 100].map(|part| (0..count).map(|row| row * 7 % part == 0).collect::<Vec<bool>>());
+    for (mask, k) in [(0, 1), (0, 10), (0, 100), (1, 10), (2, 10), (3, 10)] {
+        let selection = ivf.select_mask(&masks[mask]).expect("a mask");
+        let selection = (mask > 0).then_some(&selection);
+        let mut line = String::new();
+        for recall in [0.8, 0.9, 0.95, 0.98, 0.99] {
+            let (mut found, mut all) = (0, 0);
+            for (query, truth) in data.queries.chunks_exact(data.dim).zip(&data.truth) {
+                let truth: Vec<u64> = if mask == 0 {
+                    truth[..k.min(truth.len())].to_vec()
+                } else {
+                    let exact = IvfOptions { recall: Some(1.0), selection, ..IvfOptions::new(k) };
+                    ivf.search(query, &exact).expect("a query").iter().map(|hit| hit.id).collect()
+                };
+                let options = IvfOptions { recall: Some(recall), selection, ..IvfOptions::new(k) };
+                let hits = ivf.search(query, &options).expect("a query");
+                found += hits.iter().filter(|hit| truth.contains(&hit.id)).count();
+                all += truth.len();
+            }
+            line += &format!("   {recall} {:.4}", found as f64 / all as f64);
+        }
+        println!("k = {k}, {} rows:{line}", selection.map_or(count, limnion_index::Selection::len));
     }
 }
 

@@ -8,13 +8,14 @@ use std::collections::{BTreeSet, HashMap};
 use half::slice::HalfFloatSliceExt;
 use limnion_rabitq::Workspace;
 use limnion_simd::{BlockShape, Level, l2sq_f32};
-use limnion_types::{Job, Metric, Result};
+use limnion_types::{Error, ErrorKind, Job, Metric, Result};
 use rayon::prelude::*;
 
-use crate::input::{Rows, inverse_lengths};
+use crate::input::{Rows, inverse_lengths, wrong_dim};
 use crate::ivf::{IvfIndex, LARGE, PIECE_ROWS};
 use crate::kmeans::{Halves, Points, costs_of, halve};
 use crate::originals::Originals;
+use crate::params::invalid;
 use crate::recall::Tuning;
 use crate::rough::Rough;
 use crate::search::NO_ROW;
@@ -80,6 +81,62 @@ impl IvfIndex {
         }
         self.halve_large();
         self.tune_again(rows.len())
+    }
+
+    /// Appends the rows of another index under their ids, in their order: for indexes that were built apart. All of them,
+    /// or none on error.
+    ///
+    /// The rows join the lists of this index and are encoded anew from the other's originals, as [`IvfIndex::add`] does;
+    /// what the other keeps of them beside need not be what this one keeps. An index without rows is built anew.
+    ///
+    /// ```
+    /// use limnion_index::{IvfIndex, IvfOptions, IvfParams};
+    /// use limnion_types::{Job, Metric};
+    ///
+    /// let vectors: Vec<f32> = (0..2000 * 64_u32).map(|i| (i.wrapping_mul(2_654_435_769) >> 16) as f32).collect();
+    /// let (ids, half) = ((0..2000).collect::<Vec<u64>>(), vectors.len() / 2);
+    /// let params = IvfParams::new(Metric::L2);
+    /// let mut all = IvfIndex::build(&vectors[..half], 64, Some(&ids[..1000]), &params, &Job::new())?;
+    /// let other = IvfIndex::build(&vectors[half..], 64, Some(&ids[1000..]), &params, &Job::new())?;
+    /// all.merge(&other, &Job::new())?;
+    /// let hits = all.search(&vectors[1500 * 64..1501 * 64], &IvfOptions::new(3))?;
+    /// assert_eq!((all.len(), hits[0].id), (2000, 1500));
+    /// # Ok::<(), limnion_types::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `InvalidArgument` for another metric, `DimensionMismatch`, `DuplicateId` for an id that both have, `NoOriginals` where
+    /// the other keeps none, and `Cancelled`.
+    pub fn merge(&mut self, other: &Self, job: &Job) -> Result<()> {
+        if other.dim() != self.dim() {
+            return Err(wrong_dim("other", self.dim(), other.dim()));
+        }
+        if other.metric() != self.metric() {
+            let (mine, theirs) = (self.metric().as_str(), other.metric().as_str());
+            let message = format!("other must have the metric {mine:?} like this index, got {theirs:?}");
+            return Err(invalid(message));
+        }
+        self.table.new_ids(Some(&other.ids()), other.len())?;
+        other.verify()?;
+        match &other.table.originals {
+            _ if other.is_empty() => Ok(()),
+            Some(Originals::F32(matrix)) => self.add(Some(&other.ids()), matrix, job),
+            Some(Originals::F16(matrix)) => self.add(Some(&other.ids()), &matrix.to_f32_vec(), job),
+            None => Err(Error::new(
+                ErrorKind::NoOriginals,
+                "other must keep its vectors, from which rows are encoded for the lists of this index; it keeps codes alone",
+            )
+            .suggest("build what is to be merged with originals, of f16 perhaps; this index needs none itself")),
+        }
+    }
+
+    /// Whether so many rows can be added in a moment. Else all that there is may be copied for it, because it lies in a
+    /// file, because a clone shares it, or because it has no room: for those who have others wait meanwhile.
+    pub fn has_room(&self, rows: usize) -> bool {
+        // Each row may begin a block of its list.
+        self.codes.has_room(rows * BlockShape::ROWS)
+            && self.lists.rows().has_room(rows * BlockShape::ROWS)
+            && self.table.originals.as_ref().is_none_or(|originals| originals.has_room(rows))
     }
 
     fn append(&mut self, rows: Rows<'_>, ids: &[u64]) -> Result<()> {

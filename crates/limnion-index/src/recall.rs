@@ -14,17 +14,20 @@ use crate::probe::{Scores, mean_score};
 use crate::stage::Stage;
 
 /// Rows that serve as queries.
-const QUERIES: usize = 512;
+const QUERIES: usize = 1024;
 /// So many neighbours of each are looked at: a search for more, or among fewer rows, needs a wider margin.
-const DEPTHS: [usize; 3] = [10, 100, 1000];
-/// One query in so many is asked for the deepest.
-const DEEP: usize = 8;
+const DEPTHS: [usize; 4] = [1, 10, 100, 1000];
+/// One query in so many is asked for the deepest, the others for the one before.
+const DEEP: usize = 16;
+/// The limit is the key of this neighbour.
+const LIMIT_DEPTH: usize = 10;
 /// The recalls that are found out; between them the margin is read in a straight line.
 pub(crate) const RECALLS: [f32; 12] = [0.5, 0.7, 0.8, 0.85, 0.9, 0.925, 0.95, 0.97, 0.98, 0.99, 0.995, 0.999];
 /// How many margins there are: for each depth and recall of the base, and for each recall of the limit.
 pub(crate) const MARGINS: usize = RECALLS.len() * (DEPTHS.len() + 1);
-/// Of what is not found, the share that is missed with its list; the rest is ruled out by the bounds of codes.
-const MISSED: f32 = 0.85;
+/// Of what is not found, the share that is ruled out by the bounds of codes, and the most that ever is, of all. The rest
+/// is missed with its list.
+const BOUNDS: (f32, f32) = (0.15, 0.0075);
 /// The probability that a row at the edge of an answer is ruled out, as a share of what is not found.
 const RULED_OUT: f32 = 0.5;
 
@@ -69,7 +72,7 @@ impl Tuning {
             .enumerate()
             .map(|(at, &row)| {
                 stage.check()?;
-                let depth = DEPTHS[if at % DEEP == 0 { 2 } else { 1 }];
+                let depth = DEPTHS[DEPTHS.len() - if at % DEEP == 0 { 1 } else { 2 }];
                 let seen = point(row).map(|point| index.see(point, row, depth, plan)).unwrap_or_default();
                 stage.advance(1);
                 Ok(seen)
@@ -77,7 +80,7 @@ impl Tuning {
             .collect::<Result<_>>()?;
         let mut margins = Vec::with_capacity(MARGINS);
         for depth in DEPTHS {
-            let seen = seen.iter().step_by(if depth == DEPTHS[2] { DEEP } else { 1 });
+            let seen = seen.iter().step_by(if depth == DEPTHS[DEPTHS.len() - 1] { DEEP } else { 1 });
             let upto = |seen: &Seen| seen.of_base.get(..depth.min(seen.of_base.len())).map(<[f32]>::to_vec);
             margins.extend(quantiles(seen.filter_map(upto).flatten().collect()));
         }
@@ -91,8 +94,8 @@ impl Tuning {
             return Margin::ANY;
         }
         let depths = DEPTHS.map(|depth| (depth as f32).ln());
-        let depth = depth.max(1.0).ln().max(depths[0]);
-        let low = if depth < depths[1] { 0 } else { 1 };
+        let depth = depth.max(1.0).ln();
+        let low = depths.partition_point(|&known| known <= depth).clamp(1, DEPTHS.len() - 1) - 1;
         // Beyond the last depth the line goes on.
         let share = (depth - depths[low]) / (depths[low + 1] - depths[low]);
         let of_base = between(self.at(low, recall), self.at(low + 1, recall), share);
@@ -128,7 +131,8 @@ fn between(low: f32, high: f32, share: f32) -> f32 {
 fn quantiles(mut values: Vec<f32>) -> [f32; RECALLS.len()] {
     values.sort_unstable_by(f32::total_cmp);
     RECALLS.map(|recall| {
-        let covered = f64::from(1.0 - (1.0 - recall) * MISSED);
+        let loss = f64::from(1.0 - recall);
+        let covered = 1.0 - (loss - (loss * f64::from(BOUNDS.0)).min(f64::from(BOUNDS.1)));
         let at = (covered * values.len() as f64) as usize;
         values.get(at.min(values.len().saturating_sub(1))).copied().unwrap_or(f32::MAX)
     })
@@ -149,7 +153,7 @@ impl IvfIndex {
     }
 
     fn see(&self, (vector, factor): (&[f32], f32), row: u32, depth: usize, plan: Plan) -> Seen {
-        let depth = depth.min(self.len() / 20).max(DEPTHS[0]);
+        let depth = depth.min(self.len() / 20).max(LIMIT_DEPTH);
         let mut others = self.find_all(vector, depth + 1, plan);
         others.retain(|(other, _)| *other != row);
         let scale = self.codes.quantizer().scale();
@@ -167,10 +171,10 @@ impl IvfIndex {
             let list = self.lists.list_of(self.lists.place(row))?;
             scores.get(list).copied()
         };
-        let limit = others.get(DEPTHS[0] - 1).or(others.last()).map_or(0.0, |(_, key)| key * unit);
+        let limit = others.get(LIMIT_DEPTH - 1).or(others.last()).map_or(0.0, |(_, key)| key * unit);
         let found: Vec<f32> = others.iter().filter_map(|(row, _)| score(*row)).collect();
         Seen {
-            of_limit: found.iter().take(DEPTHS[0]).map(|score| (score - limit) / unit).collect(),
+            of_limit: found.iter().take(LIMIT_DEPTH).map(|score| (score - limit) / unit).collect(),
             of_base: found.into_iter().map(|score| (score - base) / unit).collect(),
         }
     }

@@ -1,11 +1,12 @@
 //! What an index of lists finds, against naive oracles.
 #![expect(clippy::expect_used, reason = "a test may stop at what it did not expect")]
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use limnion_index::{FlatIndex, IvfIndex, IvfOptions, IvfParams, Params, Precision, Source, Verify};
 use limnion_testkit::{Random, nearest, recall};
 use limnion_types::{ErrorKind, Hit, Job, Metric};
+use proptest::prelude::*;
 
 const KINDS: [(u8, Option<Precision>); 5] =
     [(1, Some(Precision::F32)), (1, Some(Precision::F16)), (1, None), (4, Some(Precision::F32)), (6, None)];
@@ -560,5 +561,251 @@ fn a_file_whose_checksums_were_made_to_fit_its_damage_never_breaks_anything() {
             let _ = opened.add(None, &query, &Job::new());
             let _ = opened.remove(&[1 << 40, (1 << 40) + 3]);
         }
+    }
+}
+
+/// The sections of a file: where each one's entry is, and where it lies.
+fn sections(bytes: &[u8]) -> Vec<(usize, std::ops::Range<usize>)> {
+    let count = u32::from_le_bytes(std::array::from_fn(|i| bytes[12 + i])) as usize;
+    let number = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| bytes[at + i])) as usize;
+    let entries = (0..count).map(|section| 32 + 24 * section);
+    entries.map(|at| (at, number(at + 8)..number(at + 8).saturating_add(number(at + 16)))).collect()
+}
+
+/// Makes all checksums fit whatever the file says now, and its length what it is.
+fn seal(bytes: &mut [u8]) {
+    let length = bytes.len();
+    bytes[16..24].copy_from_slice(&(length as u64).to_le_bytes());
+    let sections = sections(bytes);
+    for (entry, range) in &sections {
+        if let Some(section) = bytes.get(range.clone()) {
+            let crc = crc32fast::hash(section);
+            bytes[entry + 4..entry + 8].copy_from_slice(&crc.to_le_bytes());
+        }
+    }
+    let table = crc32fast::hash(&bytes[32..32 + 24 * sections.len()]);
+    bytes[24..28].copy_from_slice(&table.to_le_bytes());
+    let header = crc32fast::hash(&bytes[..28]);
+    bytes[28..32].copy_from_slice(&header.to_le_bytes());
+}
+
+#[derive(Debug, Clone)]
+enum Damage {
+    /// A byte of a section, at a place in it, becomes another.
+    Byte(usize, usize, u8),
+    /// A number of four bytes of a section becomes another.
+    Number(usize, usize, u32),
+    /// A section says that it is so much longer or shorter.
+    Length(usize, i64),
+    /// A section says that it lies elsewhere.
+    Offset(usize, i64),
+    /// Two sections change their names.
+    Names(usize, usize),
+    /// The file ends early: so many bytes are gone from its end.
+    Cut(usize),
+}
+
+fn damage() -> impl Strategy<Value = Damage> {
+    let number = prop_oneof![
+        Just(0_u32),
+        Just(1),
+        Just(u32::MAX),
+        Just(i32::MAX as u32),
+        Just(f32::NAN.to_bits()),
+        Just(f32::INFINITY.to_bits()),
+        Just((-1.0_f32).to_bits()),
+        Just(f32::MAX.to_bits()),
+        0_u32..2000,
+        any::<u32>(),
+    ];
+    let by =
+        prop_oneof![Just(-64_i64), Just(64), Just(-4), Just(4), Just(1 << 40), Just(-1), -5000_i64..5000];
+    let (section, at) = (any::<usize>(), any::<usize>());
+    prop_oneof![
+        3 => (section, at, any::<u8>()).prop_map(|(section, at, byte)| Damage::Byte(section, at, byte)),
+        6 => (section, at, number).prop_map(|(section, at, number)| Damage::Number(section, at, number)),
+        2 => (section, by.clone()).prop_map(|(section, by)| Damage::Length(section, by)),
+        1 => (section, by).prop_map(|(section, by)| Damage::Offset(section, by)),
+        1 => (section, at).prop_map(|(one, other)| Damage::Names(one, other)),
+        1 => (0_usize..4000).prop_map(Damage::Cut),
+    ]
+}
+
+fn strike(bytes: &mut Vec<u8>, damage: &Damage) {
+    let sections = sections(bytes);
+    let pick = |section: usize| sections[section % sections.len()].clone();
+    let add = |bytes: &mut Vec<u8>, at: usize, by: i64| {
+        let old = u64::from_le_bytes(std::array::from_fn(|i| bytes[at + i]));
+        bytes[at..at + 8].copy_from_slice(&old.wrapping_add_signed(by).to_le_bytes());
+    };
+    match *damage {
+        Damage::Byte(section, at, byte) => {
+            let range = pick(section).1;
+            if !range.is_empty() && range.end <= bytes.len() {
+                bytes[range.start + at % range.len()] = byte;
+            }
+        }
+        Damage::Number(section, at, number) => {
+            let range = pick(section).1;
+            if range.len() >= 4 && range.end <= bytes.len() {
+                let start = range.start + at % (range.len() / 4) * 4;
+                bytes[start..start + 4].copy_from_slice(&number.to_le_bytes());
+            }
+        }
+        Damage::Length(section, by) => add(bytes, pick(section).0 + 16, by),
+        Damage::Offset(section, by) => add(bytes, pick(section).0 + 8, by),
+        Damage::Names(one, other) => {
+            let (one, other) = (pick(one).0, pick(other).0);
+            (0..4).for_each(|i| bytes.swap(one + i, other + i));
+        }
+        Damage::Cut(count) => bytes.truncate(bytes.len().saturating_sub(count).max(32 + 24 * sections.len())),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(600))]
+    #[test]
+    fn no_file_breaks_anything_or_makes_an_index_far_larger_than_itself(
+        kind in 0_usize..5,
+        metric in 0_usize..3,
+        damages in prop::collection::vec(damage(), 1..4),
+    ) {
+        static FILES: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
+        let files = FILES.get_or_init(|| {
+            let kinds = KINDS.iter().flat_map(|&(bits, originals)| {
+                Metric::ALL.map(|metric| small(bits, originals, metric))
+            });
+            kinds.map(|index| index.to_bytes().expect("bytes")).collect()
+        });
+        let mut bytes = files[kind * 3 + metric].clone();
+        for damage in &damages {
+            strike(&mut bytes, damage);
+            // A length may have become nonsense: then the next strike has nothing to aim at.
+            if sections(&bytes).iter().any(|(_, range)| range.end > bytes.len() || range.start > range.end) {
+                break;
+            }
+        }
+        seal(&mut bytes);
+        let query = Random::new(33).clustered(1, 40, 5);
+        for verify in [Verify::Now, Verify::OnFirstUse] {
+            let mut opened = match IvfIndex::from_bytes(&aligned(&bytes), verify) {
+                Ok(opened) => opened,
+                Err(error) => {
+                    prop_assert!(matches!(
+                        error.kind(),
+                        ErrorKind::CorruptFile | ErrorKind::NewerFile | ErrorKind::InvalidArgument
+                    ), "{error}");
+                    continue;
+                }
+            };
+            prop_assert!(opened.memory_bytes() < 4 * bytes.len() + (1 << 16), "{}", opened.memory_bytes());
+            // Nonsense may be found, and refused; it may not break.
+            for options in [
+                IvfOptions::new(5),
+                IvfOptions { nprobe: Some(3), ..IvfOptions::new(700) },
+                IvfOptions { radius: Some(0.5), ..IvfOptions::new(9) },
+                IvfOptions { selection: Some(&opened.select_ids(&[1 << 40, (1 << 40) + 3])), ..IvfOptions::new(9) },
+            ] {
+                let _ = opened.search(&query, &options);
+            }
+            let _ = opened.add(None, &query, &Job::new());
+            let _ = opened.remove(&[1 << 40, (1 << 40) + 3]);
+            let _ = opened.to_bytes();
+        }
+    }
+}
+
+#[test]
+fn an_index_that_was_built_apart_is_merged_and_all_rows_are_found() {
+    let dim = 40;
+    let mut random = Random::new(80);
+    let (mine, theirs) = (random.clustered(1500, dim, 20), random.clustered(2500, dim, 20));
+    let their_ids: Vec<u64> = (10_000..12_500).collect();
+    for metric in Metric::ALL {
+        for precision in [Precision::F32, Precision::F16] {
+            let mut index = build(&mine, dim, &params(metric, 4, Some(Precision::F32)));
+            let kept = IvfParams { seed: 9, ..params(metric, 1, Some(precision)) };
+            let other =
+                IvfIndex::build(&theirs, dim, Some(&their_ids), &kept, &Job::new()).expect("good vectors");
+            let job = Job::new();
+            index.merge(&other, &job).expect("an index of the same kind");
+            assert_eq!((index.len(), job.done()), (4000, 2500));
+            assert_eq!(index.ids(), (0..1500).chain(their_ids.clone()).collect::<Vec<_>>());
+            let mut exact =
+                Both { index, rows: (0..).zip(mine.chunks_exact(dim).map(<[f32]>::to_vec)).collect(), dim };
+            let rows = their_ids.iter().map(|&id| (id, other.vector(id).expect("an original")));
+            exact.rows.extend(rows);
+            exact.check(&format!("{metric}, {precision:?}"));
+            let all = exact.index.clone();
+            exact.index.remove(&all.ids()).expect("all ids");
+            exact.index.merge(&all, &Job::new()).expect("an index of the same kind");
+            exact.check("into an index without rows");
+        }
+    }
+}
+
+#[test]
+fn a_merge_that_cannot_be_changes_nothing() {
+    let dim = 16;
+    let vectors = Random::new(81).gaussians(3000, dim);
+    let mut index = build(&vectors[..1000 * dim], dim, &params(Metric::Cosine, 1, Some(Precision::F32)));
+    let before = index.clone();
+    let ids: Vec<u64> = (5000..7000).collect();
+    let other = |dim, metric, originals, ids: &[u64]| {
+        let count = ids.len() * dim;
+        IvfIndex::build(&vectors[..count], dim, Some(ids), &params(metric, 2, originals), &Job::new())
+            .expect("good vectors")
+    };
+    let (stopped, job, f32) = (Job::new(), Job::new(), Some(Precision::F32));
+    stopped.cancel();
+    for (kind, word, other, job) in [
+        (ErrorKind::DimensionMismatch, "16", other(8, Metric::Cosine, f32, &ids), &job),
+        (ErrorKind::InvalidArgument, "metric", other(dim, Metric::L2, f32, &ids), &job),
+        (ErrorKind::DuplicateId, "id 7", other(dim, Metric::Cosine, f32, &[8000, 7]), &job),
+        (ErrorKind::NoOriginals, "vectors", other(dim, Metric::Cosine, None, &ids), &job),
+        (ErrorKind::Cancelled, "cancelled", other(dim, Metric::Cosine, f32, &ids), &stopped),
+    ] {
+        let error = index.merge(&other, job).expect_err("a refusal");
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(error.to_string().contains(word), "{error}");
+        assert!(index == before, "{error}");
+    }
+    index.merge(&other(dim, Metric::Cosine, None, &[]), &job).expect("nothing to add");
+    assert!(index == before);
+}
+
+#[test]
+fn there_is_room_where_nothing_large_has_to_be_copied() {
+    let vectors = Random::new(83).clustered(20_000, 64, 50);
+    let mut index = build(&vectors, 64, &params(Metric::L2, 1, Some(Precision::F32)));
+    index.add(None, &vectors[..64], &Job::new()).expect("a good vector");
+    assert!(index.has_room(1) && !index.has_room(1 << 24));
+    let clone = index.clone();
+    assert!(!index.has_room(1), "{} rows are shared", clone.len());
+}
+
+#[test]
+fn a_build_counts_its_rows_once_and_stops_wherever_it_is_told() {
+    let (dim, rows) = (64, 30_000);
+    let vectors = Random::new(82).clustered(rows, dim, 100);
+    let params = params(Metric::L2, 2, Some(Precision::F32));
+    let job = Job::new();
+    IvfIndex::build(&vectors, dim, None, &params, &job).expect("good vectors");
+    assert_eq!(job.done(), rows as u64);
+    for percent in [0, 10, 45, 70, 90] {
+        let job = Arc::new(Job::new());
+        let stopper = std::thread::spawn({
+            let job = job.clone();
+            move || {
+                while job.done() * 100 < rows as u64 * percent {
+                    std::thread::yield_now();
+                }
+                job.cancel();
+            }
+        });
+        let error = IvfIndex::build(&vectors, dim, None, &params, &job).expect_err("it was stopped");
+        stopper.join().expect("a thread");
+        assert_eq!(error.kind(), ErrorKind::Cancelled);
+        assert!(job.done() < rows as u64, "{percent} %");
     }
 }

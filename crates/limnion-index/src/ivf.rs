@@ -135,7 +135,8 @@ pub(crate) struct Directory {
 impl IvfIndex {
     /// An index of `vectors` (rows of `dim` numbers) with the given ids, or 0, 1, 2 … without.
     ///
-    /// Cost: at 100,000 rows of 384 dimensions about 40 µs a row and core, nearly all of it for clustering.
+    /// Cost: at 100,000 rows of 384 dimensions about 23 µs a row and core, half of it for clustering. The job's steps are
+    /// the rows; it stops within some milliseconds of being told.
     ///
     /// # Errors
     /// `InvalidArgument` for parameters or values that cannot be used, `DimensionMismatch` for a ragged end,

@@ -3,8 +3,8 @@
 //! Each list has a score for a query: the squared distance of its centre and half the mean square of its residuals (rows
 //! of a wide list are farther on average, yet some of them are near). The base of a search is the mean score of its best
 //! lists; a list is looked into where its score is within a margin of the base, and the margin that a recall needs was
-//! found out when the index was built ([`crate::recall`]). Where the rows that may be found are few or far, or no farther
-//! than a radius, the margin counts from the limit of the search instead.
+//! found out when the index was built ([`crate::recall`]). Where only some rows may be found, or none beyond a radius, the
+//! margin counts from the limit of the search instead: the key of the worst of its best rows.
 //!
 //! Scores are estimated first, from one-bit codes of the centres by the table that serves the rows' codes too; those lists
 //! that may be within the margin get their scores from the centres as bytes ([`crate::rough`]), and only those that are
@@ -40,6 +40,8 @@ const FIRST_LISTS: usize = BASE_LISTS + BASE_LISTS / 2;
 const SURE_OF_LISTS: f32 = 1.0;
 /// Under inner product, how much nearer the rows of a wide list count, in lengths of query times residual.
 const WIDTH: f32 = 0.19;
+/// The hits that a search within a radius is thought to have.
+const RADIUS_DEPTH: f32 = 10.0;
 /// Lists that are measured at a time, once the likely ones were not enough.
 const FURTHER_LISTS: usize = 32;
 /// With so few rows allowed, their originals are looked at without asking the codes.
@@ -229,11 +231,13 @@ impl IvfIndex {
         let allowed = allowed.as_deref();
         let factor = query_factor(self.table.metric, level, vector);
         let mut scores = Scores::estimate(self, query, (vector, factor), allowed);
-        // A search that is bounded from outside goes by its limit too, and by that alone where it is a radius.
+        // A search that is bounded from outside goes by its limit: what may be found may be far from the best lists.
         let by_limit = selection.is_some() || search.has_radius();
         let thinness = selection.map_or(1.0, |selection| self.len() as f32 / selection.len().max(1) as f32);
+        // How many hits a radius has is not known; so few as that have a wide margin.
+        let depth = if search.has_radius() { RADIUS_DEPTH } else { search.k() as f32 * thinness };
         let margin = match aim {
-            Aim::Recall(recall) => self.tuning.margin(recall, search.k() as f32 * thinness),
+            Aim::Recall(recall) => self.tuning.margin(recall, depth),
             Aim::Best(_) | Aim::All => Margin::ANY,
         };
         let margin = margin.in_units(self.codes.quantizer().scale());
@@ -242,7 +246,6 @@ impl IvfIndex {
             None => self.lists.lists.get(list as usize).map_or(0, |list| list.len as usize),
         };
         let mut pass = Pass::default();
-        let mut base = f32::MAX;
         let mut part = match aim {
             Aim::All => scores.best(usize::MAX),
             Aim::Best(count) => {
@@ -252,9 +255,7 @@ impl IvfIndex {
             }
             Aim::Recall(_) => {
                 // Where the limit decides, it has to be known first.
-                let (part, mean) = scores.within(if by_limit { 0.0 } else { margin.of_base });
-                base = mean;
-                part
+                scores.within(if by_limit { 0.0 } else { margin.of_base })
             }
         };
         loop {
@@ -268,8 +269,7 @@ impl IvfIndex {
                 self.fetch(part.get(end..part.len().min(end + count)).unwrap_or_default());
                 pass.clear();
                 for candidate in part.get(next..end).unwrap_or_default() {
-                    let near_base = !search.has_radius() && candidate.score - base <= margin.of_base;
-                    if by_limit && !near_base && candidate.score - search.limit() > margin.of_limit {
+                    if by_limit && candidate.score - search.limit() > margin.of_limit {
                         continue;
                     }
                     let number = candidate.number as usize;
@@ -458,13 +458,12 @@ impl<'a> Scores<'a> {
         best
     }
 
-    /// Hands out the lists whose scores are within a margin of the base, and tells the base.
-    fn within(&mut self, margin: f32) -> (Vec<Candidate>, f32) {
+    /// Hands out the lists whose scores are within a margin of the base.
+    fn within(&mut self, margin: f32) -> Vec<Candidate> {
         let first = self.first();
         let mut chosen: Vec<Candidate> = Vec::with_capacity(4 * FIRST_LISTS);
         chosen.extend(first.iter().map(|&number| self.measure(number)));
-        let base = mean_score(chosen.as_mut_slice());
-        let limit = (base + margin).min(f32::MAX);
+        let limit = (mean_score(&mut chosen) + margin).min(f32::MAX);
         let may_be_off = SURE_OF_LISTS * self.standing.length();
         // Whether a list may be near is hard to foresee, so nothing branches on it.
         let (mut near, mut count) = (vec![0; self.estimates.len() + 1], 0);
@@ -477,7 +476,7 @@ impl<'a> Scores<'a> {
         chosen.retain(|candidate| candidate.score <= limit);
         chosen.sort_unstable_by(Candidate::order);
         self.hand_out(&chosen);
-        (chosen, base)
+        chosen
     }
 
     /// The best lists by their estimates, as many as are measured for the base.

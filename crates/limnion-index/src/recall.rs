@@ -19,20 +19,20 @@ const QUERIES: usize = 1024;
 const DEPTHS: [usize; 4] = [1, 10, 100, 1000];
 /// One query in so many is asked for the deepest, the others for the one before.
 const DEEP: usize = 16;
-/// The limit is the key of this neighbour.
-const LIMIT_DEPTH: usize = 10;
+/// The fewest neighbours that are looked at, of however few rows.
+const LEAST_DEPTH: usize = 10;
 /// The recalls that are found out; between them the margin is read in a straight line.
 pub(crate) const RECALLS: [f32; 12] = [0.5, 0.7, 0.8, 0.85, 0.9, 0.925, 0.95, 0.97, 0.98, 0.99, 0.995, 0.999];
-/// How many margins there are: for each depth and recall of the base, and for each recall of the limit.
-pub(crate) const MARGINS: usize = RECALLS.len() * (DEPTHS.len() + 1);
+/// How many margins there are: for each depth and recall, of the base and of the limit.
+pub(crate) const MARGINS: usize = RECALLS.len() * DEPTHS.len() * 2;
 /// Of what is not found, the share that is ruled out by the bounds of codes, and the most that ever is, of all. The rest
 /// is missed with its list.
 const BOUNDS: (f32, f32) = (0.15, 0.0075);
 /// The probability that a row at the edge of an answer is ruled out, as a share of what is not found.
 const RULED_OUT: f32 = 0.5;
 
-/// The margins for all [`RECALLS`], in units of keys: for each depth those of the base, then those of the limit. Empty
-/// where nothing is known: then all lists are looked into.
+/// The margins for all [`RECALLS`], in units of keys: those of the base for each depth, then those of the limit. Empty where
+/// nothing is known: then all lists are looked into.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Tuning {
     pub(crate) margins: Vec<f32>,
@@ -79,12 +79,12 @@ impl Tuning {
             })
             .collect::<Result<_>>()?;
         let mut margins = Vec::with_capacity(MARGINS);
-        for depth in DEPTHS {
-            let seen = seen.iter().step_by(if depth == DEPTHS[DEPTHS.len() - 1] { DEEP } else { 1 });
-            let upto = |seen: &Seen| seen.of_base.get(..depth.min(seen.of_base.len())).map(<[f32]>::to_vec);
-            margins.extend(quantiles(seen.filter_map(upto).flatten().collect()));
+        for of_limit in [false, true] {
+            for depth in DEPTHS {
+                let seen = seen.iter().step_by(if depth == DEPTHS[DEPTHS.len() - 1] { DEEP } else { 1 });
+                margins.extend(quantiles(seen.flat_map(|seen| seen.margins(depth, of_limit)).collect()));
+            }
         }
-        margins.extend(quantiles(seen.iter().flat_map(|seen| seen.of_limit.iter().copied()).collect()));
         Ok(Self { margins })
     }
 
@@ -98,8 +98,8 @@ impl Tuning {
         let low = depths.partition_point(|&known| known <= depth).clamp(1, DEPTHS.len() - 1) - 1;
         // Beyond the last depth the line goes on.
         let share = (depth - depths[low]) / (depths[low + 1] - depths[low]);
-        let of_base = between(self.at(low, recall), self.at(low + 1, recall), share);
-        Margin { of_base, of_limit: self.at(DEPTHS.len(), recall) }
+        let at = |run: usize| between(self.at(run + low, recall), self.at(run + low + 1, recall), share);
+        Margin { of_base: at(0), of_limit: at(DEPTHS.len()) }
     }
 
     /// A margin of one run of [`RECALLS`].
@@ -138,11 +138,21 @@ fn quantiles(mut values: Vec<f32>) -> [f32; RECALLS.len()] {
     })
 }
 
-/// By how much the lists of a row's neighbours, nearest first, exceed the base, and those of the first ones the limit.
+/// The neighbours of a row, nearest first, each with its key and the score of its list, and the base.
 #[derive(Default)]
 struct Seen {
-    of_base: Vec<f32>,
-    of_limit: Vec<f32>,
+    base: f32,
+    neighbours: Vec<(f32, f32)>,
+}
+
+impl Seen {
+    /// By how much the lists of so many neighbours exceed the base, or the limit of a search for them.
+    fn margins(&self, depth: usize, of_limit: bool) -> impl Iterator<Item = f32> {
+        let neighbours = self.neighbours.get(..depth.min(self.neighbours.len())).unwrap_or_default();
+        let limit = neighbours.last().map_or(0.0, |(key, _)| *key);
+        let from = if of_limit { limit } else { self.base };
+        neighbours.iter().map(move |(_, score)| score - from)
+    }
 }
 
 impl IvfIndex {
@@ -153,7 +163,7 @@ impl IvfIndex {
     }
 
     fn see(&self, (vector, factor): (&[f32], f32), row: u32, depth: usize, plan: Plan) -> Seen {
-        let depth = depth.min(self.len() / 20).max(LIMIT_DEPTH);
+        let depth = depth.min(self.len() / 20).max(LEAST_DEPTH);
         let mut others = self.find_all(vector, depth + 1, plan);
         others.retain(|(other, _)| *other != row);
         let scale = self.codes.quantizer().scale();
@@ -171,11 +181,7 @@ impl IvfIndex {
             let list = self.lists.list_of(self.lists.place(row))?;
             scores.get(list).copied()
         };
-        let limit = others.get(LIMIT_DEPTH - 1).or(others.last()).map_or(0.0, |(_, key)| key * unit);
-        let found: Vec<f32> = others.iter().filter_map(|(row, _)| score(*row)).collect();
-        Seen {
-            of_limit: found.iter().take(LIMIT_DEPTH).map(|score| (score - limit) / unit).collect(),
-            of_base: found.into_iter().map(|score| (score - base) / unit).collect(),
-        }
+        let neighbours = others.iter().filter_map(|&(row, key)| Some((key, score(row)? / unit)));
+        Seen { base: base / unit, neighbours: neighbours.collect() }
     }
 }

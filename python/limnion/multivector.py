@@ -16,7 +16,7 @@ to those of the query say which documents to look at, and those are measured exa
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Final, TypeAlias
 
 import numpy as np
 
@@ -200,7 +200,7 @@ class MultiVectorIndex:
             return NotImplemented
         return self._tokens == other._tokens
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: ClassVar[None]  # type: ignore[assignment]
 
     def __reduce__(self) -> tuple[type[Self], tuple[_Tokens]]:
         """Pickles with all vectors."""

@@ -185,7 +185,7 @@ impl Tree {
         let tree = Self::of(points, &parts, &groups.origin);
         // Once more by all groups: rows at the edge of one may be nearer to a centre of another.
         let nearest = tree.assign(points, sample, stage)?;
-        tree.moved(points, sample, &nearest)
+        tree.moved(points, sample, &nearest, stage)
     }
 
     /// A tree over the centres of some groups.
@@ -263,14 +263,17 @@ impl Tree {
     }
 
     /// The tree with each centre at the mean of its rows.
-    fn moved(self, points: Points<'_>, rows: &[u32], nearest: &[u32]) -> Result<Self> {
+    fn moved(self, points: Points<'_>, rows: &[u32], nearest: &[u32], stage: &Stage<'_>) -> Result<Self> {
         let members = members(rows, nearest, self.count());
         let old: Vec<&[f32]> = self.centres.chunks_exact(points.dim).collect();
         let new: Vec<Vec<f32>> = members
             .par_iter()
             .zip(old)
-            .map(|(rows, old)| if rows.is_empty() { old.to_vec() } else { mean(points, rows) })
-            .collect();
+            .map(|(rows, old)| {
+                stage.check()?;
+                Ok(if rows.is_empty() { old.to_vec() } else { mean(points, rows) })
+            })
+            .collect::<Result<_>>()?;
         let mut rest = new.as_slice();
         let groups: Vec<Vec<f32>> = self
             .parts

@@ -220,6 +220,23 @@ def test_indexes_built_apart_become_one(vectors: Vectors) -> None:
     assert len(first) == 2_000
 
 
+def test_lists_built_apart_become_one(vectors: Vectors) -> None:
+    first = limnion.IvfIndex.build(vectors[:900], lists=6)
+    second = limnion.IvfIndex.build(vectors[900:], ids=range(900, 2_000), lists=4)
+    first.merge(second)
+    assert (len(first), len(second)) == (2_000, 1_100)
+    whole = limnion.FlatF32Index.build(vectors)
+    for query in random_vectors(5, vectors.shape[1], seed=11):
+        assert first.search(query, recall=1.0) == whole.search(query)
+    with pytest.raises(errors.DuplicateIdError):
+        first.merge(second)
+    with pytest.raises(errors.InvalidTypeError, match="other must be an index of the same kind"):
+        first.merge(whole)
+    with pytest.raises(errors.NoOriginalsError):
+        first.merge(limnion.IvfIndex.build(vectors, ids=range(5_000, 7_000), originals=None))
+    assert len(first) == 2_000
+
+
 def test_vectors_of_rows_come_in_the_order_of_the_ids(
     vectors: Vectors, keeping_class: KeepingClass
 ) -> None:

@@ -308,7 +308,8 @@ class VectorIndex:
 
         All of them, or none where something is wrong. Both have one dimension and one metric, and
         no id in common; `other` stays as it is. What it keeps of each vector is encoded anew. Where
-        neither keeps originals, codes are copied, which takes indexes that began as copies of one.
+        neither of two flat indexes keeps originals, codes are copied, which takes indexes that
+        began as copies of one.
 
         Raises `DuplicateIdError`, `DimensionMismatch`, `InvalidArgumentError`, `NoOriginalsError`;
         `InvalidTypeError` for an index of another kind.

@@ -193,7 +193,11 @@ impl VectorIndex {
                 let other = other.read(py, |index| Ok(index.clone()))?;
                 held.change(py, &progress, other.len(), move |index, job| index.merge(&other, job))
             }
-            _ => {
+            (Kept::Lists(held), Kept::Lists(other)) => {
+                let other = other.read(py, |index| Ok(index.clone()))?;
+                held.change(py, &progress, other.len(), move |index, job| index.merge(&other, job))
+            }
+            (Kept::Flat(_), Kept::Lists(_)) | (Kept::Lists(_), Kept::Flat(_)) => {
                 let name = other.get_type().name()?;
                 let hint =
                     "write add_batch(other, ids=other.ids), which reads the vectors that it keeps".to_owned();

@@ -118,6 +118,11 @@ impl Query {
         self.bias
     }
 
+    /// The error of [`Query::estimate`], per unit of reach.
+    pub fn error(&self, sign_error: f32) -> f32 {
+        sign_error * error_share(self.bits)
+    }
+
     /// The estimate from all bits of one row, and its error per unit of reach.
     ///
     /// `signs` are the row's sign bits, `extra` its further bits as [`Encoded`] holds them, and `sign_error` the
@@ -143,7 +148,7 @@ impl Query {
         // Twice ⟨y, q⟩ is a whole number: y = x − (2^B − 1)/2.
         let twice = 2 * unsigned - ((1_i64 << self.bits) - 1) * whole.sum;
         let product = twice as f32 * (0.5 * whole.step);
-        ((f_add + standing.g_add) + f_rescale * product, sign_error * error_share(self.bits))
+        ((f_add + standing.g_add) + f_rescale * product, self.error(sign_error))
     }
 }
 

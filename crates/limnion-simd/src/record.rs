@@ -86,14 +86,15 @@ pub fn gather(level: Level, shape: BlockShape, records: &[Line], rows: &[u32], b
     for (number, block) in blocks.enumerate() {
         let block: &mut [u8] = bytemuck::cast_slice_mut(block);
         let rows = rows.get(number * BlockShape::ROWS..).unwrap_or_default();
-        let Some(any) = rows.iter().take(BlockShape::ROWS).find_map(record) else {
+        let rows = rows.get(..rows.len().min(BlockShape::ROWS)).unwrap_or_default();
+        let Some(any) = rows.iter().find_map(record) else {
             shape.empty(block);
             continue;
         };
         let mut records = [any; BlockShape::ROWS];
-        let mut missing = 0_u32;
-        for (lane, place) in records.iter_mut().enumerate() {
-            match rows.get(lane).and_then(record) {
+        let mut missing = (u64::MAX << rows.len()) as u32;
+        for (lane, (place, row)) in records.iter_mut().zip(rows).enumerate() {
+            match record(row) {
                 Some(record) => *place = record,
                 None => missing |= 1 << lane,
             }

@@ -55,9 +55,10 @@ impl<'a> Sieve<'a> {
         for found in found {
             let limit = self.limit();
             if found.is_refined() {
-                self.offer(found.slot(), found.key(), found.error, limit);
+                let error = if self.exact.is_some() { self.walk.error(found.slot()) } else { 0.0 };
+                self.offer(found.slot(), found.key(), error, limit);
             } else if found.key() <= limit {
-                self.refine(found.slot(), found.key(), found.error, limit);
+                self.refine(found.slot(), limit);
             }
         }
     }
@@ -95,14 +96,18 @@ impl<'a> Sieve<'a> {
                 let limit = self.limit();
                 let Some(&slot) = piece.get(row as usize) else { continue };
                 if estimate - error * self.walk.reach(limit) <= limit {
-                    self.refine(slot, estimate, error, limit);
+                    if self.walk.refines() {
+                        self.refine(slot, limit);
+                    } else {
+                        self.offer(slot, estimate, error, limit);
+                    }
                 }
             }
         }
     }
 
-    fn refine(&mut self, slot: u32, estimate: f32, error: f32, limit: f32) {
-        let (estimate, error) = self.walk.refined(slot, estimate, error);
+    fn refine(&mut self, slot: u32, limit: f32) {
+        let (estimate, error) = self.walk.refined(slot);
         self.refined += 1;
         self.offer(slot, estimate, error, limit);
     }

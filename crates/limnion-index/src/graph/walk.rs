@@ -22,42 +22,39 @@ const AHEAD: usize = 2;
 /// New vertices that are enough for a scan.
 const FULL: usize = 16;
 
-const REFINED: u32 = 1;
-const FOLLOWED: u32 = 2;
+/// Two bits above the slot: whether a vertex was looked at closely, and whether its links were followed.
+const REFINED: u64 = 1 << 30;
+const FOLLOWED: u64 = 1 << 31;
+/// The most vertices of a graph.
+pub(crate) const MAX_SLOTS: usize = 1 << 30;
 
-/// A vertex that a walk has found.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Found {
-    /// The key of its row as a whole number that is ordered as the key is, and its slot: they are compared as one.
-    order: u64,
-    /// The deviation of the estimate, per unit of reach and sureness.
-    pub(crate) error: f32,
-    flags: u32,
-}
+/// A vertex that a walk has found: the key of its row in scaled units (before it is refined, the least that it may be) as a
+/// whole number that is ordered as the key is, two flags, and its slot. They are compared and moved as one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Found(u64);
 
 impl Found {
-    /// A vertex whose row has this key in scaled units, or, before it is refined, no less than it.
-    fn new(key: f32, error: f32, slot: u32) -> Self {
+    fn new(key: f32, flags: u64, slot: u32) -> Self {
         let bits = key.to_bits();
         let ordered = if bits >> 31 == 1 { !bits } else { bits | 1 << 31 };
-        Self { order: u64::from(ordered) << 32 | u64::from(slot), error, flags: 0 }
+        Self(u64::from(ordered) << 32 | flags | u64::from(slot))
     }
 
-    pub(crate) fn key(&self) -> f32 {
-        let ordered = (self.order >> 32) as u32;
+    pub(crate) fn key(self) -> f32 {
+        let ordered = (self.0 >> 32) as u32;
         f32::from_bits(if ordered >> 31 == 1 { ordered & !(1 << 31) } else { !ordered })
     }
 
-    pub(crate) fn slot(&self) -> u32 {
-        self.order as u32
+    pub(crate) fn slot(self) -> u32 {
+        (self.0 & (REFINED - 1)) as u32
     }
 
-    pub(crate) fn is_refined(&self) -> bool {
+    pub(crate) fn is_refined(self) -> bool {
         self.is(REFINED)
     }
 
-    fn is(&self, flag: u32) -> bool {
-        self.flags & flag != 0
+    fn is(self, flag: u64) -> bool {
+        self.0 & flag != 0
     }
 }
 
@@ -69,6 +66,7 @@ pub(crate) struct Walk<'a> {
     standing: Standing,
     /// Measures vertices whose codes have but one bit.
     exact: Option<&'a Exact<'a>>,
+    refines: bool,
     sureness: f32,
     lengths: (f32, f32),
     unit: f32,
@@ -103,6 +101,7 @@ impl<'a> Walk<'a> {
         exact: Option<&'a Exact<'a>>,
         sureness: f32,
     ) -> Self {
+        let bits = index.records.quantizer().bits();
         let squares = index.records.squares();
         let scale = index.records.quantizer().scale();
         Self {
@@ -110,7 +109,8 @@ impl<'a> Walk<'a> {
             level: Level::current(),
             query,
             standing: query.standing(),
-            exact: exact.filter(|_| index.records.quantizer().bits() == 1),
+            exact: exact.filter(|_| bits == 1),
+            refines: bits > 1 || exact.is_some(),
             sureness,
             lengths: (squares.0.sqrt(), squares.1.sqrt()),
             unit: scale * scale,
@@ -124,7 +124,8 @@ impl<'a> Walk<'a> {
 
     /// What an error is to be multiplied by to bound a row at a limit.
     pub(crate) fn reach(&self, limit: f32) -> f32 {
-        self.sureness * self.standing.reach(limit, self.lengths)
+        // What cannot be looked at more closely is taken at its word.
+        if self.refines { self.sureness * self.standing.reach(limit, self.lengths) } else { 0.0 }
     }
 
     /// Finds the nearest vertices, with so much effort, and hands them on, nearest first. `skipped` is as if it were not there.
@@ -156,6 +157,7 @@ impl<'a> Walk<'a> {
         }
         pool.clear();
         self.begin(pool, survivors, visited, &mut steps);
+        let unrefined = if self.refines { 0 } else { REFINED };
         let mut next = 0;
         fresh.clear();
         loop {
@@ -197,7 +199,7 @@ impl<'a> Walk<'a> {
                 if self.index.blocks.is_some() && !visited.insert(slot) {
                     continue;
                 }
-                if let Some(at) = offer(pool, effort, Found::new(estimate - error * reach, error, slot)) {
+                if let Some(at) = offer(pool, effort, Found::new(estimate - error * reach, unrefined, slot)) {
                     next = next.min(at);
                 }
             }
@@ -236,7 +238,7 @@ impl<'a> Walk<'a> {
             }
             if found.is(REFINED) {
                 if let Some(found) = pool.get_mut(*next) {
-                    found.flags |= FOLLOWED;
+                    found.0 |= FOLLOWED;
                 }
                 *next += 1;
                 steps.followed += 1;
@@ -244,10 +246,9 @@ impl<'a> Walk<'a> {
             }
             // Only now it is worth a closer look; another may turn out to be nearer.
             steps.refined += 1;
-            let (key, error) = self.refined(found.slot(), found.key(), found.error);
-            let found = Found { flags: REFINED, ..Found::new(key, error, found.slot()) };
+            let found = Found::new(self.refined(found.slot()).0, REFINED, found.slot());
             let later = pool.get_mut(*next..).unwrap_or_default();
-            let at = later.get(1..).unwrap_or_default().partition_point(|other| other.order < found.order);
+            let at = later.get(1..).unwrap_or_default().partition_point(|other| *other < found);
             if let Some(moved) = later.get_mut(..=at) {
                 moved.rotate_left(1);
             }
@@ -278,13 +279,11 @@ impl<'a> Walk<'a> {
             starts.select_nth_unstable_by(STARTS, |a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
             starts.truncate(STARTS);
         }
-        for (_, slot) in starts {
+        for (estimate, slot) in starts {
             if visited.insert(slot) {
-                let [_, _, error] =
-                    self.index.records.shape().record_factors(self.index.records.record(slot));
-                let (estimate, error) = self.refined(slot, f32::MAX, error.to_f32());
+                let key = if self.refines { self.refined(slot).0 } else { estimate };
                 steps.refined += 1;
-                offer(pool, usize::MAX, Found { flags: REFINED, ..Found::new(estimate, error, slot) });
+                offer(pool, usize::MAX, Found::new(key, REFINED, slot));
             }
         }
     }
@@ -320,29 +319,40 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// A better estimate, and its error.
-    pub(crate) fn refined(&self, slot: u32, estimate: f32, error: f32) -> (f32, f32) {
+    /// Whether vertices can be looked at more closely than their sign bits.
+    pub(crate) fn refines(&self) -> bool {
+        self.refines
+    }
+
+    /// The best estimate of a vertex' row that its code can give (or its original, where that has one bit only), and its
+    /// error.
+    pub(crate) fn refined(&self, slot: u32) -> (f32, f32) {
         if let Some(exact) = self.exact {
             return (exact.key(self.index.places.row(slot)) * self.unit, 0.0);
         }
         let records = &self.index.records;
-        if records.quantizer().bits() == 1 {
-            return (estimate, error);
-        }
-        let signs = records.shape().record_signs(records.record(slot));
-        self.query.estimate(self.level, &self.standing, signs, records.extra_row(slot), error)
+        let record = records.record(slot);
+        let [_, _, error] = records.shape().record_factors(record);
+        let signs = records.shape().record_signs(record);
+        self.query.estimate(self.level, &self.standing, signs, records.extra_row(slot), error.to_f32())
+    }
+
+    /// The error of [`Walk::refined`].
+    pub(crate) fn error(&self, slot: u32) -> f32 {
+        let [_, _, error] = self.index.records.shape().record_factors(self.index.records.record(slot));
+        self.query.error(error.to_f32())
     }
 }
 
 /// Adds a vertex to the pool where it is near enough, and says where.
 fn offer(pool: &mut Vec<Found>, effort: usize, found: Found) -> Option<usize> {
     if pool.len() >= effort {
-        if pool.last().is_some_and(|worst| worst.order <= found.order) {
+        if pool.last().is_some_and(|worst| *worst <= found) {
             return None;
         }
         pool.pop();
     }
-    let at = pool.partition_point(|other| other.order < found.order);
+    let at = pool.partition_point(|other| *other < found);
     pool.insert(at, found);
     Some(at)
 }

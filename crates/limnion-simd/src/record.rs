@@ -81,25 +81,24 @@ impl BlockShape {
 /// ```
 pub fn gather(level: Level, shape: BlockShape, records: &[Line], rows: &[u32], blocks: &mut [Line]) {
     let lines = shape.record_lines();
-    let record = |&row: &u32| records.get(row as usize * lines..(row as usize + 1) * lines);
+    let count = records.len() / lines;
     let blocks = blocks.chunks_exact_mut(shape.block_bytes() / size_of::<Line>());
     for (number, block) in blocks.enumerate() {
         let block: &mut [u8] = bytemuck::cast_slice_mut(block);
         let rows = rows.get(number * BlockShape::ROWS..).unwrap_or_default();
-        let rows = rows.get(..rows.len().min(BlockShape::ROWS)).unwrap_or_default();
-        let Some(any) = rows.iter().find_map(record) else {
-            shape.empty(block);
-            continue;
-        };
-        let mut records = [any; BlockShape::ROWS];
-        let mut missing = (u64::MAX << rows.len()) as u32;
-        for (lane, (place, row)) in records.iter_mut().zip(rows).enumerate() {
-            match record(row) {
-                Some(record) => *place = record,
-                None => missing |= 1 << lane,
+        let mut all = [0; BlockShape::ROWS];
+        let mut missing = u32::MAX;
+        for (lane, (place, &row)) in all.iter_mut().zip(rows).enumerate() {
+            if (row as usize) < count {
+                *place = row;
+                missing &= !(1 << lane);
             }
         }
-        dispatch!(level, gather(shape, &records, block));
+        if count == 0 {
+            shape.empty(block);
+            continue;
+        }
+        dispatch!(level, gather(shape, Records { lines: records, each: lines }, &all, block));
         while missing != 0 {
             shape.empty_lane(block, missing.trailing_zeros() as usize);
             missing &= missing - 1;
@@ -107,11 +106,34 @@ pub fn gather(level: Level, shape: BlockShape, records: &[Line], rows: &[u32], b
     }
 }
 
-mod scalar {
-    use super::{BlockShape, Line};
+/// Records of one shape, of which there is at least one.
+#[derive(Clone, Copy)]
+struct Records<'a> {
+    lines: &'a [Line],
+    each: usize,
+}
 
-    pub(super) fn gather(shape: BlockShape, records: &[&[Line]; BlockShape::ROWS], block: &mut [u8]) {
-        for (lane, record) in records.iter().enumerate() {
+impl Records<'_> {
+    /// A line of a record; of the first one where there is no such record.
+    #[inline(always)]
+    fn line(&self, row: u32, line: usize) -> &[u8; 64] {
+        const NONE: &Line = &Line([0; 64]);
+        &self.lines.get(row as usize * self.each + line).unwrap_or(NONE).0
+    }
+}
+
+mod scalar {
+    use super::{BlockShape, Records};
+
+    pub(super) fn gather(
+        shape: BlockShape,
+        records: Records<'_>,
+        rows: &[u32; BlockShape::ROWS],
+        block: &mut [u8],
+    ) {
+        for (lane, &row) in rows.iter().enumerate() {
+            let start = row as usize * records.each;
+            let record = records.lines.get(start..start + records.each).unwrap_or_default();
             let [f_add, f_rescale, f_error] = shape.record_factors(record);
             shape.write_row(block, lane, shape.record_signs(record), f_add, f_rescale, f_error);
         }
@@ -123,24 +145,22 @@ mod scalar {
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! kernels {
     ($features:literal) => {
-        use super::{BlockShape, Line, scalar};
+        use super::{BlockShape, Records};
 
         #[target_feature(enable = $features)]
-        pub(super) fn gather(shape: BlockShape, records: &[&[Line]; BlockShape::ROWS], block: &mut [u8]) {
-            let (units, lines) = (shape.code_bytes() / 16, shape.record_lines());
-            if records.iter().any(|record| record.len() != lines) {
-                return scalar::gather(shape, records, block);
-            }
+        pub(super) fn gather(
+            shape: BlockShape,
+            records: Records<'_>,
+            rows: &[u32; BlockShape::ROWS],
+            block: &mut [u8],
+        ) {
+            let units = shape.code_bytes() / 16;
             let mut tail = [0; 16];
-            for (half, records) in records.chunks_exact(16).enumerate() {
+            for (half, rows) in rows.as_chunks::<16>().0.iter().enumerate() {
                 for unit in 0..shape.code_bytes().div_ceil(16) {
-                    let part = |record: &&[Line]| {
-                        let line = record[unit / 4].0;
-                        line.as_chunks::<16>().0[unit % 4]
-                    };
                     let mut places = [load(&tail); 16];
-                    for (place, record) in places.iter_mut().zip(records) {
-                        *place = load(&part(record));
+                    for (place, &row) in places.iter_mut().zip(rows) {
+                        *place = load(&records.line(row, unit / 4).as_chunks().0[unit % 4]);
                     }
                     for _ in 0..4 {
                         let mut next = places;
@@ -161,8 +181,9 @@ macro_rules! kernels {
                     }
                 }
             }
-            for (lane, record) in records.iter().enumerate() {
-                shape.copy_factors(block, lane, record);
+            for (lane, &row) in rows.iter().enumerate() {
+                let start = row as usize * records.each;
+                shape.copy_factors(block, lane, records.lines.get(start..start + records.each).unwrap_or_default());
             }
         }
     };
@@ -212,17 +233,19 @@ mod avx2 {
 mod avx512 {
     use std::arch::x86_64::*;
 
-    use super::{BlockShape, Line, scalar};
+    use super::{BlockShape, Records};
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    pub(super) fn gather(shape: BlockShape, records: &[&[Line]; BlockShape::ROWS], block: &mut [u8]) {
-        let (words, lines) = (shape.code_bytes() / 4, shape.record_lines());
-        if records.iter().any(|record| record.len() != lines) {
-            return scalar::gather(shape, records, block);
-        }
-        for (half, records) in records.as_chunks::<16>().0.iter().enumerate() {
-            for line in 0..lines {
-                let columns = columns(records, line);
+    pub(super) fn gather(
+        shape: BlockShape,
+        records: Records<'_>,
+        rows: &[u32; BlockShape::ROWS],
+        block: &mut [u8],
+    ) {
+        let words = shape.code_bytes() / 4;
+        for (half, rows) in rows.as_chunks::<16>().0.iter().enumerate() {
+            for line in 0..records.each {
+                let columns = columns(records, rows, line);
                 for (at, &column) in columns.iter().enumerate() {
                     let word = line * 16 + at;
                     if word < words {
@@ -265,10 +288,10 @@ mod avx512 {
     /// The sixteen words of one line, each of all sixteen rows.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    fn columns(records: &[&[Line]; 16], line: usize) -> [__m512i; 16] {
+    fn columns(records: Records<'_>, numbers: &[u32; 16], line: usize) -> [__m512i; 16] {
         let mut rows = [_mm512_setzero_si512(); 16];
-        for (row, record) in rows.iter_mut().zip(records) {
-            let bytes: &[u8; 64] = &record[line].0;
+        for (row, &number) in rows.iter_mut().zip(numbers) {
+            let bytes = records.line(number, line);
             // SAFETY: the array has the 64 bytes that are read; the load needs no alignment.
             *row = unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) };
         }

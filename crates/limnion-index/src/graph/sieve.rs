@@ -21,6 +21,8 @@ pub(crate) struct Sieve<'a> {
     exact: Option<&'a Exact<'a>>,
     top: Top,
     bounded: bool,
+    /// The reach at the limit that it was last asked for.
+    reach: (f32, f32),
     /// Vertices that were looked at more closely than their sign bits.
     pub(crate) refined: usize,
     /// Vertices whose sign bits were scanned.
@@ -36,12 +38,20 @@ impl<'a> Sieve<'a> {
     ) -> Self {
         let exact = exact.filter(|_| index.params.bits > 1);
         let bounded = top.limit() < f32::MAX;
-        Self { index, walk, exact, top, bounded, refined: 0, scanned: 0 }
+        Self { index, walk, exact, top, bounded, reach: (f32::NAN, 0.0), refined: 0, scanned: 0 }
     }
 
     /// The key that the next row must not exceed, in scaled units.
     fn limit(&self) -> f32 {
         (self.top.limit() * self.walk.unit()).min(f32::MAX)
+    }
+
+    /// What an error is to be multiplied by to bound a row at a limit.
+    fn reach(&mut self, limit: f32) -> f32 {
+        if self.reach.0 != limit {
+            self.reach = (limit, self.walk.reach(limit));
+        }
+        self.reach.1
     }
 
     /// Takes the best of the vertices that a walk has found, nearest first.
@@ -95,7 +105,7 @@ impl<'a> Sieve<'a> {
                 }
                 let limit = self.limit();
                 let Some(&slot) = piece.get(row as usize) else { continue };
-                if estimate - error * self.walk.reach(limit) <= limit {
+                if estimate - error * self.reach(limit) <= limit {
                     if self.walk.refines() {
                         self.refine(slot, limit);
                     } else {
@@ -120,7 +130,7 @@ impl<'a> Sieve<'a> {
         let id = || self.index.table.ids.id(row);
         match self.exact {
             Some(exact) => {
-                if estimate - error * self.walk.reach(limit) <= limit {
+                if estimate - error * self.reach(limit) <= limit {
                     self.top.offer(exact.key(row), id);
                 }
             }

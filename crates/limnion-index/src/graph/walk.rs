@@ -77,6 +77,7 @@ pub(crate) struct Walk<'a> {
 struct Scratch {
     visited: Visited,
     pool: Vec<Found>,
+    new: Vec<Found>,
     fresh: Vec<u32>,
     blocks: Vec<Line>,
     survivors: Option<Survivors>,
@@ -144,7 +145,7 @@ impl<'a> Walk<'a> {
     }
 
     fn walk(&self, effort: usize, skipped: Option<u32>, scratch: &mut Scratch) -> Steps {
-        let Scratch { visited, pool, fresh, blocks, survivors } = scratch;
+        let Scratch { visited, pool, new, fresh, blocks, survivors } = scratch;
         let room = self.index.entries.slots().len().max(self.index.links.degree()) + BlockShape::ROWS;
         let survivors = match survivors {
             Some(survivors) if survivors.room() >= room => survivors,
@@ -194,14 +195,15 @@ impl<'a> Walk<'a> {
                     now
                 }
             };
+            new.clear();
             for &Survivor { row, estimate, error } in survivors.as_slice() {
                 let Some(&slot) = links.get(row as usize) else { continue };
-                if self.index.blocks.is_some() && !visited.insert(slot) {
-                    continue;
+                if self.index.blocks.is_none() || visited.insert(slot) {
+                    new.push(Found::new(estimate - error * reach, unrefined, slot));
                 }
-                if let Some(at) = offer(pool, effort, Found::new(estimate - error * reach, unrefined, slot)) {
-                    next = next.min(at);
-                }
+            }
+            if let Some(at) = merge(pool, new, effort) {
+                next = next.min(at);
             }
             survivors.clear();
             fresh.drain(..BlockShape::ROWS.min(fresh.len()));
@@ -283,7 +285,7 @@ impl<'a> Walk<'a> {
             if visited.insert(slot) {
                 let key = if self.refines { self.refined(slot).0 } else { estimate };
                 steps.refined += 1;
-                offer(pool, usize::MAX, Found::new(key, REFINED, slot));
+                merge(pool, &mut [Found::new(key, REFINED, slot)], usize::MAX);
             }
         }
     }
@@ -344,15 +346,25 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// Adds a vertex to the pool where it is near enough, and says where.
-fn offer(pool: &mut Vec<Found>, effort: usize, found: Found) -> Option<usize> {
-    if pool.len() >= effort {
-        if pool.last().is_some_and(|worst| *worst <= found) {
-            return None;
-        }
-        pool.pop();
+/// Adds vertices to the pool where they are near enough, and says where the first of them is.
+fn merge(pool: &mut Vec<Found>, new: &mut [Found], effort: usize) -> Option<usize> {
+    new.sort_unstable();
+    let (&first, old) = (new.first()?, pool.len());
+    let at = pool.partition_point(|other| *other < first);
+    if at >= effort {
+        return None;
     }
-    let at = pool.partition_point(|other| *other < found);
-    pool.insert(at, found);
+    pool.extend_from_slice(new);
+    // From the back, so that what lies between two new ones is moved once, as a whole.
+    let mut end = old;
+    for (rest, &found) in new.iter().enumerate().rev() {
+        let to = pool.get(..end).unwrap_or_default().partition_point(|other| *other < found);
+        pool.copy_within(to..end, to + rest + 1);
+        if let Some(place) = pool.get_mut(to + rest) {
+            *place = found;
+        }
+        end = to;
+    }
+    pool.truncate(effort);
     Some(at)
 }

@@ -43,7 +43,7 @@ pub(crate) struct Efforts {
 /// At how many deviations codes rule rows out in a walk for a recall: a row may be found by another way later, and one
 /// that is only near enough to lead on is not missed.
 pub(crate) fn sureness(recall: f32) -> f32 {
-    (0.35 * (nines(recall) - 1.0)).max(0.2)
+    (0.28 * (nines(recall) - 1.0)).max(0.2)
 }
 
 fn nines(recall: f32) -> f32 {

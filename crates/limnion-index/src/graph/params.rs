@@ -50,10 +50,10 @@ pub struct GraphParams {
 }
 
 impl GraphParams {
-    /// Four bits a dimension over f16 originals under `metric`, 32 links, compact, seed 42.
+    /// Five bits a dimension over f16 originals under `metric`, 48 links, compact, seed 42.
     pub fn new(metric: Metric) -> Self {
         let (originals, layout) = (Some(Precision::F16), Layout::Compact);
-        Self { metric, bits: 4, originals, seed: 42, degree: 32, layout }
+        Self { metric, bits: 5, originals, seed: 42, degree: 48, layout }
     }
 
     /// What a flat index of the same rows would be given.

@@ -183,7 +183,11 @@ macro_rules! kernels {
             }
             for (lane, &row) in rows.iter().enumerate() {
                 let start = row as usize * records.each;
-                shape.copy_factors(block, lane, records.lines.get(start..start + records.each).unwrap_or_default());
+                shape.copy_factors(
+                    block,
+                    lane,
+                    records.lines.get(start..start + records.each).unwrap_or_default(),
+                );
             }
         }
     };

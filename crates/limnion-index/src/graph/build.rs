@@ -89,7 +89,7 @@ pub(crate) fn link(bytes: &Bytes, leaves: &[Vec<u32>], degree: usize, stage: &St
         tidy(&mut candidates, CANDIDATES);
         choose(bytes, &candidates, degree / 2)
     })?;
-    let rough = both_ways(bytes, chosen, degree, false, stage)?;
+    let rough = both_ways(bytes, &chosen, degree, false, stage)?;
     let links = links_of(&rough, degree);
     let better = each(bytes.len(), stage, |slot| {
         let mut candidates = walk(bytes, &links, slot);
@@ -97,7 +97,7 @@ pub(crate) fn link(bytes: &Bytes, leaves: &[Vec<u32>], degree: usize, stage: &St
         tidy(&mut candidates, CANDIDATES);
         choose(bytes, &candidates, degree)
     })?;
-    Ok(links_of(&both_ways(bytes, better, degree, true, stage)?, degree))
+    Ok(links_of(&both_ways(bytes, &better, degree, true, stage)?, degree))
 }
 
 /// Runs a step for each vertex. Parallel; the result is in their order.
@@ -183,13 +183,13 @@ fn within_leaf(bytes: &Bytes, leaf: &[u32]) -> Vec<(u32, Near)> {
 /// Adds the way back of each edge, and chooses anew where there are too many.
 fn both_ways(
     bytes: &Bytes,
-    chosen: Vec<Vec<Near>>,
+    chosen: &[Vec<Near>],
     degree: usize,
     chosen_well: bool,
     stage: &Stage<'_>,
 ) -> Result<Vec<Vec<Near>>> {
     let mut back: Vec<Vec<Near>> = vec![Vec::new(); chosen.len()];
-    for (slot, near) in (0..).zip(&chosen) {
+    for (slot, near) in (0..).zip(chosen) {
         for &Near { distance, slot: to } in near {
             if let Some(back) = back.get_mut(to as usize) {
                 back.push(Near { distance, slot });

@@ -17,7 +17,7 @@ use crate::graph::build::{Near, choose, tidy};
 use crate::graph::bytes::Bytes;
 use crate::graph::effort::Efforts;
 use crate::graph::entries::Entries;
-use crate::graph::index::GraphIndex;
+use crate::graph::index::{GraphIndex, check_rows};
 use crate::graph::links::Links;
 use crate::graph::places::Places;
 use crate::graph::walk::Walk;
@@ -81,6 +81,7 @@ impl GraphIndex {
     pub fn add(&mut self, ids: Option<&[u64]>, vectors: &[f32], job: &Job) -> Result<()> {
         let rows = Rows::check("vectors", vectors, self.dim(), self.params.metric)?;
         let ids = self.table.new_ids(ids, rows.len())?;
+        check_rows(self.places.len() + rows.len())?;
         self.verify()?;
         job.check()?;
         if rows.len() == 0 {
@@ -105,7 +106,7 @@ impl GraphIndex {
             let first = self.len() as u32;
             self.table.append(piece, ids, inverse.as_deref());
             let points = Points { values: piece.values(), dim: piece.dim(), factors: inverse.as_deref() };
-            self.join(points, (first..).take(ids.len()).collect());
+            self.join(points, &(first..).take(ids.len()).collect::<Vec<u32>>());
             job.advance(piece.len() as u64);
         }
         self.settle(rows.len())
@@ -142,7 +143,7 @@ impl GraphIndex {
                 self.places.take(row);
                 self.table.set(row, vector, factor);
             }
-            self.join(points, rows.to_vec());
+            self.join(points, rows);
         }
         self.settle(rows.len())
     }
@@ -188,10 +189,10 @@ impl GraphIndex {
     }
 
     /// Gives rows of the table, of which these are the vectors, vertices that are linked with the others.
-    fn join(&mut self, points: Points<'_>, rows: Vec<u32>) {
+    fn join(&mut self, points: Points<'_>, rows: &[u32]) {
         let first = self.places.len() as u32;
         let near = self.neighbours(points);
-        for &row in &rows {
+        for &row in rows {
             self.places.push(row);
         }
         self.records.resize(self.places.len());

@@ -113,9 +113,9 @@ impl Efforts {
                     let found = |sample: &Sample<'_>| sample.share_found(index, effort);
                     let total: f64 = samples.par_iter().map(found).collect::<Vec<f64>>().iter().sum();
                     if total >= f64::from(recall) * samples.len() as f64 {
-                        high = middle
+                        high = middle;
                     } else {
-                        low = middle + 1
+                        low = middle + 1;
                     }
                 }
                 least = low;

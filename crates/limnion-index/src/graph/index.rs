@@ -14,10 +14,12 @@ use crate::graph::links::Links;
 use crate::graph::params::{GraphParams, Layout};
 use crate::graph::places::Places;
 use crate::graph::records::Records;
+use crate::graph::walk::MAX_SLOTS;
 use crate::input::Rows;
 use crate::ivf::parallel_inverse_lengths;
 use crate::kmeans::Points;
 use crate::originals::Originals;
+use crate::params::invalid;
 use crate::search::NO_ROW;
 use crate::stage::Stage;
 use crate::storage::Storage;
@@ -76,6 +78,7 @@ impl GraphIndex {
     ) -> Result<Self> {
         params.check(dim)?;
         let rows = Rows::check("vectors", vectors, dim, params.metric)?;
+        check_rows(rows.len())?;
         let flat = params.flat();
         let mut table = Table::new(&flat, dim, rows.len());
         let ids = table.new_ids(ids, rows.len())?;
@@ -277,6 +280,15 @@ impl GraphIndex {
         self.blocks.as_ref().map_or(Ok(()), |blocks| blocks.verify("codes of neighbours"))?;
         self.table.verify(originals)
     }
+}
+
+/// An error where a graph cannot have so many vertices.
+pub(crate) fn check_rows(rows: usize) -> Result<()> {
+    if rows <= MAX_SLOTS {
+        return Ok(());
+    }
+    Err(invalid(format!("a graph holds at most {MAX_SLOTS} rows, got {rows}"))
+        .suggest("split the vectors over several indexes"))
 }
 
 /// An order of the points in which near ones lie close, and the links between them in that order.

@@ -166,6 +166,7 @@ impl<'a> Walk<'a> {
             let full = pool.len() >= effort;
             let limit = if full { pool.last().map_or(f32::MAX, |worst| worst.key()) } else { f32::MAX };
             let reach = self.reach(limit);
+            let mut ready = 0;
             let links = match &self.index.blocks {
                 Some(neighbours) => {
                     let Some(slot) = self.pick(pool, &mut next, &mut steps) else { return steps };
@@ -177,8 +178,10 @@ impl<'a> Walk<'a> {
                     links
                 }
                 None => {
-                    // One vertex leads to few new ones late in the walk: then several are followed at once, for a full block.
-                    while fresh.len() < FULL
+                    // What is scanned now was found a step ago: memory has had time to bring it. One vertex leads to few new
+                    // ones late in the walk: then several are followed at once, for a full block.
+                    ready = fresh.len();
+                    while fresh.len() < ready + FULL
                         && let Some(slot) = self.pick(pool, &mut next, &mut steps)
                     {
                         let before = fresh.len();
@@ -189,7 +192,11 @@ impl<'a> Walk<'a> {
                     if fresh.is_empty() {
                         return steps;
                     }
-                    let now = fresh.get(..BlockShape::ROWS.min(fresh.len())).unwrap_or_default();
+                    if ready == 0 {
+                        ready = fresh.len();
+                    }
+                    ready = ready.min(BlockShape::ROWS);
+                    let now = fresh.get(..ready).unwrap_or_default();
                     steps.scanned += now.len();
                     self.scan(self.index.records.gathered(now, blocks), 0, 1, limit, reach, survivors);
                     now
@@ -206,7 +213,7 @@ impl<'a> Walk<'a> {
                 next = next.min(at);
             }
             survivors.clear();
-            fresh.drain(..BlockShape::ROWS.min(fresh.len()));
+            fresh.drain(..ready);
         }
     }
 
@@ -271,16 +278,17 @@ impl<'a> Walk<'a> {
         let entries = &self.index.entries;
         let count = entries.slots().len().div_ceil(BlockShape::ROWS);
         self.scan(entries.blocks(), 0, count, f32::MAX, 0.0, survivors);
-        let mut starts: Vec<(f32, u32)> = survivors
-            .as_slice()
-            .iter()
-            .filter_map(|survivor| Some((survivor.estimate, *entries.slots().get(survivor.row as usize)?)))
-            .collect();
-        survivors.clear();
-        if starts.len() > STARTS {
-            starts.select_nth_unstable_by(STARTS, |a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        let mut starts: Vec<(f32, u32)> = Vec::with_capacity(STARTS + 1);
+        for &Survivor { row, estimate, .. } in survivors.as_slice() {
+            if starts.len() == STARTS && starts.last().is_some_and(|(worst, _)| *worst <= estimate) {
+                continue;
+            }
+            let Some(&slot) = entries.slots().get(row as usize) else { continue };
+            let at = starts.partition_point(|(better, _)| *better <= estimate);
+            starts.insert(at, (estimate, slot));
             starts.truncate(STARTS);
         }
+        survivors.clear();
         for (estimate, slot) in starts {
             if visited.insert(slot) {
                 let key = if self.refines { self.refined(slot).0 } else { estimate };

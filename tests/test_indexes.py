@@ -339,6 +339,7 @@ def test_properties_tell_what_an_index_is(vectors: Vectors, index_class: IndexCl
         limnion.RabitqAsymIndex: (4, None, 128 / 2 + 6),
         limnion.RabitqPlusIndex: (1, "f32", 4 * dim + 128 / 8 + 6),
         limnion.IvfIndex: (1, "f32", 4 * dim + 128 / 8 + 6 + 4),
+        limnion.GraphIndex: (4, "f16", 2 * dim + 64 + 3 * 128 / 8 + 8 + 4 * 32 + 8),
     }[index_class]
     assert (index.bits, index.originals) == expected[:2]
     assert expected[2] <= per_row <= 1.15 * expected[2] + 12
@@ -484,13 +485,18 @@ def test_a_bar_is_drawn_on_stderr(vectors: Vectors, capfd: pytest.CaptureFixture
 
 def test_recommend_says_what_to_build_and_why() -> None:
     advice = limnion.recommend(1_000_000, 384, recall=0.99)
-    assert advice.index_class is limnion.RabitqPlusIndex
+    assert advice.index_class is limnion.IvfIndex
     assert advice.reason
     assert advice.recall >= 0.99
     assert limnion.recommend(100, 384).index_class is limnion.FlatF32Index
+    assert limnion.recommend(10_000, 384).index_class is limnion.RabitqPlusIndex
+    graph = limnion.recommend(1_000_000, 384, recall=0.95)
+    assert graph.index_class is limnion.GraphIndex
+    changing = limnion.recommend(1_000_000, 384, recall=0.95, changes=True)
+    assert changing.index_class is limnion.IvfIndex
     tight = limnion.recommend(1_000_000, 384, recall=0.9, memory=250_000_000)
     assert tight.bytes <= 250_000_000
-    for choice in (advice, tight, limnion.recommend(10**9, 768, recall=0.5, memory=1)):
+    for choice in (advice, tight, graph, limnion.recommend(10**9, 768, recall=0.5, memory=1)):
         built = choice.index_class.build(random_vectors(50, 384), **choice.settings)
         assert len(built) == 50
 

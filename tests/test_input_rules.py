@@ -407,6 +407,13 @@ def test_metric_is_one_of_three(
         (limnion.IvfIndex, {"lists": -1}, "lists must be from 0"),
         (limnion.IvfIndex, {"lists": 2**32}, r"lists must be below 2\*\*32"),
         (limnion.IvfIndex, {"seed": -1}, "seed must be from 0"),
+        (limnion.GraphIndex, {"bits": 0}, "bits must be 1 to 8"),
+        (limnion.GraphIndex, {"originals": "f64"}, "originals must be 'f32' or 'f16'"),
+        (limnion.GraphIndex, {"degree": 3}, "degree must be 4 to 128, got 3"),
+        (limnion.GraphIndex, {"degree": 129}, "degree must be 4 to 128, got 129"),
+        (limnion.GraphIndex, {"degree": -1}, "degree must be from 0"),
+        (limnion.GraphIndex, {"layout": "dense"}, "layout must be 'compact' or 'inline'"),
+        (limnion.GraphIndex, {"seed": -1}, "seed must be from 0"),
     ],
 )
 def test_settings_have_bounds(

@@ -14,7 +14,14 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support import Vectors, random_vectors
+from support import (
+    Vectors,
+    clustered,
+    nearest_of,
+    random_vectors,
+    share,
+    whole_numbers,
+)
 
 import limnion
 from limnion import errors
@@ -23,18 +30,6 @@ from limnion.types import Metric, Originals
 
 METRICS: list[Metric] = ["l2", "ip", "cosine"]
 DIM = 64
-
-
-def clustered(n: int, seed: int, dim: int = DIM) -> Vectors:
-    """Return vectors as embeddings lie: round some topics, of which there are many and few."""
-    numbers = np.random.default_rng(seed)
-    topics = np.random.default_rng(99).standard_normal((200, dim), dtype=np.float32)
-    of_topics = (200 * numbers.random(n) ** 2).astype(np.int64)
-    spread = 0.6 * numbers.standard_normal((n, dim), dtype=np.float32)
-    made: Vectors = topics[of_topics] + spread
-    return made
-
-
 ROWS, QUERIES = clustered(20_000, seed=1), clustered(300, seed=2)
 
 
@@ -46,11 +41,6 @@ def index() -> limnion.IvfIndex:
 
 def exact(metric: Metric) -> limnion.HitsBatch:
     return limnion.FlatF32Index.build(ROWS, metric=metric).search_batch(QUERIES)
-
-
-def share(found: limnion.HitsBatch, truth: limnion.HitsBatch) -> float:
-    pairs = zip(found, truth, strict=True)
-    return float(np.mean([len(np.intersect1d(a.ids, b.ids)) / len(b) for a, b in pairs]))
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -156,18 +146,6 @@ def test_a_radius_bounds_what_is_found(index: limnion.IvfIndex) -> None:
     assert missed <= 0.06 * wanted
 
 
-def nearest_of(model: dict[int, Vectors], query: Vectors, metric: Metric) -> list[float]:
-    rows = np.stack(list(model.values())).astype(np.float64)
-    point = query.astype(np.float64)
-    if metric == "l2":
-        found = np.linalg.norm(rows - point, axis=1)
-    elif metric == "ip":
-        found = -(rows @ point)
-    else:
-        found = 1 - rows @ point / (np.linalg.norm(rows, axis=1) * np.linalg.norm(point))
-    return sorted(found.tolist())
-
-
 class Both:
     """An index of lists beside a dictionary of the same rows."""
 
@@ -207,13 +185,6 @@ class Both:
         vectors = whole_numbers(self.numbers, len(ids))
         self.index.update_batch(ids, vectors)
         self.model.update(zip(ids, vectors, strict=True))
-
-
-def whole_numbers(numbers: np.random.Generator, n: int) -> Vectors:
-    """Return vectors that f16 keeps as they are, none of them zero."""
-    made = numbers.integers(-20, 21, (n, 8)).astype(np.float32)
-    made[:, 0] = numbers.integers(1, 20, n)
-    return made
 
 
 @settings(max_examples=40, deadline=None)

@@ -30,6 +30,8 @@ BUILDS: list[tuple[IndexClass, dict[str, Any]]] = [
     (limnion.IvfIndex, {}),
     (limnion.IvfIndex, {"originals": "f16", "bits": 3, "metric": "cosine", "lists": 20}),
     (limnion.IvfIndex, {"originals": None, "bits": 4, "metric": "ip"}),
+    (limnion.GraphIndex, {}),
+    (limnion.GraphIndex, {"originals": None, "bits": 8, "metric": "ip", "layout": "inline"}),
 ]
 
 

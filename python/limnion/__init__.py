@@ -3,8 +3,9 @@
 What there is so far:
 
 - indexes of vectors: `RabitqPlusIndex` for most uses, `RabitqAsymIndex`, `RabitqIndex`,
-  `FlatF32Index`, among which `recommend` chooses, and `IvfIndex` for many rows. All fit `AnyIndex`;
-  `HammingIndex` is for binary vectors, `MultiVectorIndex` for documents of several vectors each.
+  `FlatF32Index`, and for many rows `IvfIndex` and `GraphIndex`; `recommend` chooses among them, and
+  `build` builds its choice. All fit `AnyIndex`; `HammingIndex` is for binary vectors,
+  `MultiVectorIndex` for documents of several vectors each.
 - `Hits`, a sequence of `Hit(id, score, distance)`: what a search gives back; `HitsBatch` is a
   sequence of those.
 - `Database`, configured by `Config`: records with a whole history in one folder, from asyncio;
@@ -71,6 +72,7 @@ from limnion.errors import (
 )
 from limnion.indexes import (
     FlatF32Index,
+    GraphIndex,
     HammingIndex,
     Hit,
     IvfIndex,
@@ -79,6 +81,7 @@ from limnion.indexes import (
     RabitqPlusIndex,
     Recommendation,
     Selection,
+    build,
     recommend,
 )
 from limnion.protocols import AnyIndex
@@ -119,6 +122,7 @@ __all__ = [
     "FlatF32Index",
     "ForkedProcessError",
     "FsBackend",
+    "GraphIndex",
     "HammingIndex",
     "Hit",
     "Hits",
@@ -157,6 +161,7 @@ __all__ = [
     "VectorIndexError",
     "WitnessMismatch",
     "__version__",
+    "build",
     "cpu_features",
     "errors",
     "recommend",

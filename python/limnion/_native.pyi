@@ -43,6 +43,7 @@ from limnion.types import (
     Expect,
     Fusion,
     IdsLike,
+    Layout,
     MatrixLike,
     Metric,
     Originals,
@@ -64,6 +65,7 @@ __all__ = [
     "Lake",
     "LakeHits",
     "LakeHitsBatch",
+    "LinkIndex",
     "ListIndex",
     "LocalBackend",
     "ObjectShelf",
@@ -79,6 +81,7 @@ __all__ = [
     "__version__",
     "_bundle",
     "_recommend",
+    "_shape",
     "cpu_features",
     "error_kinds",
 ]
@@ -113,7 +116,9 @@ def _recommend(
     dim: int,
     recall: float,
     memory: int | None,
+    changes: bool,
 ) -> tuple[str, int, str | None, int, float, str]: ...
+def _shape(vectors: MatrixLike) -> tuple[int, int]: ...
 
 @final
 class Coroutine(_Coroutine[Any, Any, Any]):
@@ -661,6 +666,178 @@ class ListIndex(VectorIndex):
     @property
     def lists(self) -> int:
         """How many lists there are now."""
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], mmap: bool = False) -> Self:
+        """Reads an index from a file that `save` wrote.
+
+        The whole file is read and verified. With `mmap=True` it is mapped instead: opening takes
+        milliseconds whatever the size, parts are verified when first used, and rows that are never
+        looked at never take memory. For files that nobody shortens meanwhile: that would end the
+        process.
+
+        Raises `IndexFileNotFoundError`, `CorruptFileError`, `NewerFileError`; `PersistError` where
+        the file holds an index of another class.
+        """
+
+    @classmethod
+    def _from_bytes(cls, bytes: NDArray[np.uint8]) -> Self: ...
+
+@disjoint_base
+class LinkIndex(VectorIndex):
+    """What `limnion.GraphIndex` is made of."""
+
+    def __new__(cls, *made: Any, **_options: Any) -> Self: ...
+    @classmethod
+    def _build(
+        cls,
+        vectors: MatrixLike,
+        *,
+        bits: int,
+        originals: Originals | None,
+        degree: int,
+        layout: Layout,
+        ids: IdsLike | None,
+        metric: Metric,
+        seed: int,
+        progress: Progress,
+    ) -> Self: ...
+    def search(
+        self,
+        query: VectorLike,
+        k: int = 10,
+        *,
+        recall: float | None = None,
+        ef: int | None = None,
+        where: WhereLike | None = None,
+        exclude: ExcludeLike | None = None,
+        radius: float | None = None,
+    ) -> Hits:
+        """The `k` rows nearest to `query`, best first. Fewer come back only where fewer rows match.
+
+        Args:
+            query: A float32 array of shape (d,).
+            k: How many hits, at least 1.
+            recall: The share of the true neighbours to find, above 0 and at most 1. Without it
+                0.95; 1.0 looks at every original.
+            ef: How many rows the walk holds instead, at least `k`: more find more.
+            where: The rows that may be found: an array of ids, a roaring bitmap of them, a mask
+                with one bool a row in the order of `ids`, or what `select` made of one. Where they
+                are few, all of them are measured.
+            exclude: Ids that are not to be found. `k` others still are, where there are as many.
+            radius: How far a hit may be, as its `distance`; fewer than `k` come back where fewer
+                rows are that near.
+
+        Raises `EmptyIndex`, `DimensionMismatch`, `InvalidArgumentError`, `InvalidTypeError`.
+        """
+
+    def search_async(
+        self,
+        query: VectorLike,
+        k: int = 10,
+        *,
+        recall: float | None = None,
+        ef: int | None = None,
+        where: WhereLike | None = None,
+        exclude: ExcludeLike | None = None,
+        radius: float | None = None,
+    ) -> _Coroutine[Any, Any, Hits]:
+        """`search`, to be awaited: on asyncio, uvloop, and whatever has their interface.
+
+        The query is copied at once; the search begins with the first await. A short search is
+        answered without a hop to another thread.
+        """
+
+    def search_by_id(
+        self,
+        id: int,
+        k: int = 10,
+        *,
+        recall: float | None = None,
+        ef: int | None = None,
+        where: WhereLike | None = None,
+        exclude: ExcludeLike | None = None,
+        radius: float | None = None,
+    ) -> Hits:
+        """The `k` rows nearest to the row with an id, which is itself left out.
+
+        What `search` finds from its vector, or, where only codes are kept, from what its code says
+        of it. Raises `IdNotFoundError`, and what `search` raises.
+        """
+
+    def search_by_id_async(
+        self,
+        id: int,
+        k: int = 10,
+        *,
+        recall: float | None = None,
+        ef: int | None = None,
+        where: WhereLike | None = None,
+        exclude: ExcludeLike | None = None,
+        radius: float | None = None,
+    ) -> _Coroutine[Any, Any, Hits]:
+        """`search_by_id`, to be awaited."""
+
+    def search_batch(
+        self,
+        queries: MatrixLike,
+        k: int = 10,
+        *,
+        recall: float | None = None,
+        ef: int | None = None,
+        where: WhereLike | None = None,
+        exclude: ExcludeLike | None = None,
+        radius: float | None = None,
+        progress: Progress = False,
+    ) -> HitsBatch:
+        """`search` for each row of `queries`, a float32 array of shape (m, d).
+
+        Runs on all cores, and finds what single searches find. Ctrl-C stops it.
+        """
+
+    def search_batch_async(
+        self,
+        queries: MatrixLike,
+        k: int = 10,
+        *,
+        recall: float | None = None,
+        ef: int | None = None,
+        where: WhereLike | None = None,
+        exclude: ExcludeLike | None = None,
+        radius: float | None = None,
+    ) -> _Coroutine[Any, Any, HitsBatch]:
+        """`search_batch`, to be awaited. A cancelled await stops the work."""
+
+    def _explain(
+        self,
+        query: VectorLike,
+        k: int,
+        recall: float | None,
+        ef: int | None,
+        where: WhereLike | None,
+        exclude: ExcludeLike | None,
+        radius: float | None,
+    ) -> tuple[int, int, int]: ...
+    @property
+    def degree(self) -> int:
+        """The most links of a row."""
+
+    @property
+    def mean_degree(self) -> float:
+        """The links of a row, on average."""
+
+    @property
+    def layout(self) -> Layout:
+        """Where the codes of a row's neighbours lie: once for all, or beside it once more."""
+
+    def set_layout(self, layout: Layout) -> None:
+        """Puts the codes of neighbours where `layout` says.
+
+        With `"inline"` searches are faster where the index is far larger than the caches, in
+        several times the memory of the codes; `"compact"` gives that back. Walks take another
+        order, so they may miss other rows, but as few. Cost: some 100 ns a row and core. Raises
+        `InvalidArgumentError`, `InvalidTypeError`.
+        """
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], mmap: bool = False) -> Self:

@@ -7,12 +7,15 @@
 | `RabitqAsymIndex` | 2- to 8-bit codes                | 1/4 to 1       | recall in little memory |
 | `RabitqPlusIndex` | codes and originals (f32 or f16) | 4 1/8 or 2 1/8 | speed and exact scores  |
 | `IvfIndex`        | the same, in lists round centres | 4 1/4 or 2 1/4 | many rows               |
+| `GraphIndex`      | the same, linked to near rows    | 2 3/4 and 128  | many rows that stay     |
 | `HammingIndex`    | binary vectors                   | 1/8            | bits from elsewhere     |
 
 The first four are flat: they scan every row, so that nothing is ever missed for the index's
 structure, and rows come and go at no cost to quality. `IvfIndex` looks into as many of its lists as
-the recall that is asked for needs on these data. Codes are RaBitQ codes: their estimates are
-unbiased and carry a bound, by which a search knows which rows it has to look at more closely.
+the recall that is asked for needs on these data; `GraphIndex` walks from row to near row, which is
+faster up to a recall of 0.95, and takes longer to build and to change. Codes are RaBitQ codes:
+their estimates are unbiased and carry a bound, by which a search knows which rows it has to look at
+more closely.
 
 >>> import limnion, numpy as np
 >>> rng = np.random.default_rng(7)
@@ -29,10 +32,18 @@ True
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from limnion import _native
-from limnion._native import FlatIndex, HammingIndex, Hits, HitsBatch, ListIndex, Selection
+from limnion._native import (
+    FlatIndex,
+    HammingIndex,
+    Hits,
+    HitsBatch,
+    LinkIndex,
+    ListIndex,
+    Selection,
+)
 
 if TYPE_CHECKING:
     from typing import Self
@@ -40,6 +51,7 @@ if TYPE_CHECKING:
     from limnion.types import (
         ExcludeLike,
         IdsLike,
+        Layout,
         MatrixLike,
         Metric,
         Originals,
@@ -51,6 +63,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Explanation",
     "FlatF32Index",
+    "GraphIndex",
     "HammingIndex",
     "Hit",
     "Hits",
@@ -61,6 +74,8 @@ __all__ = [
     "RabitqPlusIndex",
     "Recommendation",
     "Selection",
+    "Walked",
+    "build",
     "recommend",
 ]
 
@@ -371,20 +386,128 @@ class IvfIndex(ListIndex):
         return Explanation(*self._explain(query, k, recall, nprobe, where, exclude, radius))
 
 
+class Walked(NamedTuple):
+    """What a search in a `GraphIndex` did."""
+
+    followed: int
+    """Rows whose links it followed; 0 where it was less work to look at all that may be found."""
+
+    scanned: int
+    """Rows whose codes it scanned."""
+
+    refined: int
+    """Rows that it looked at more closely than their sign bits."""
+
+
+class GraphIndex(LinkIndex):
+    """Rows linked to near rows, along which a search walks: for many rows that stay.
+
+    How far to walk for a recall is found out on the data when the index is built, so that
+    `recall=0.95` is all there is to say, which is also the default. `recall=1.0` looks at every
+    original. Where few rows may be found, those are looked at instead, so that `k` hits come where
+    as many match. It takes some four times as long to build as an `IvfIndex`, and some 300 µs for a
+    row that is added. Removed rows lead walks on until one in six is gone; then their codes and
+    links are given back.
+
+    >>> import limnion, numpy as np
+    >>> rng = np.random.default_rng(7)
+    >>> topics = rng.standard_normal((50, 128), dtype=np.float32)
+    >>> noise = rng.standard_normal((5000, 128), dtype=np.float32)
+    >>> vectors = topics[rng.integers(0, 50, 5000)] + noise / 2
+    >>> index = limnion.GraphIndex.build(vectors)
+    >>> index.search(vectors[5], k=3)[0].id
+    5
+    >>> index.explain(vectors[5], ef=12).scanned < 5000
+    True
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def build(
+        cls,
+        vectors: MatrixLike,
+        ids: IdsLike | None = None,
+        metric: Metric = "cosine",
+        *,
+        bits: int = 4,
+        originals: Originals | None = "f16",
+        degree: int = 32,
+        layout: Layout = "compact",
+        seed: int = 42,
+        progress: Progress = False,
+    ) -> Self:
+        """Builds an index of the rows of `vectors`, a C-contiguous float32 array of shape (n, d).
+
+        The vectors are encoded, linked, and asked for their neighbours to find out what a recall
+        takes. Runs on all cores with the interpreter released; Ctrl-C stops it. Cost: at 100,000
+        rows of 384 dimensions about 90 µs a row and core.
+
+        Args:
+            vectors: The vectors, which are copied; with `originals="f16"` a float16 array is taken
+                too.
+            ids: One id for each row; 0, 1, 2 ... without.
+            metric: How near two vectors are.
+            bits: Bits a dimension of the codes, 1 to 8. More mean fewer looks at the originals.
+            originals: Whether and how to keep the vectors. Without them scores are estimates, and
+                the recall is that of the codes.
+            degree: The most links of a row, 4 to 128. More find more, in more memory and time.
+            layout: Where the codes of neighbours lie; see `set_layout`.
+            seed: Chooses the random rotation, and where building begins. The same data and seed
+                give the same bytes.
+            progress: `True` for a bar, or a callable of (done, total).
+
+        Raises:
+            InvalidTypeError: for another dtype, order or number of axes.
+            InvalidArgumentError: for NaN, infinity, or a zero vector under cosine, naming the row.
+            DuplicateIdError: for an id that comes twice.
+        """
+        return cls._build(
+            vectors,
+            bits=bits,
+            originals=originals,
+            degree=degree,
+            layout=layout,
+            ids=ids,
+            metric=metric,
+            seed=seed,
+            progress=progress,
+        )
+
+    def explain(
+        self,
+        query: VectorLike,
+        k: int = 10,
+        *,
+        recall: float | None = None,
+        ef: int | None = None,
+        where: WhereLike | None = None,
+        exclude: ExcludeLike | None = None,
+        radius: float | None = None,
+    ) -> Walked:
+        """Searches as `search` does, and tells what that took instead of what was found."""
+        return Walked(*self._explain(query, k, recall, ef, where, exclude, radius))
+
+
+_Chosen: TypeAlias = (
+    FlatF32Index | RabitqIndex | RabitqAsymIndex | RabitqPlusIndex | IvfIndex | GraphIndex
+)
+
+
 class Recommendation(NamedTuple):
     """Which index to take, with which settings, and why."""
 
-    index_class: type[FlatF32Index | RabitqIndex | RabitqAsymIndex | RabitqPlusIndex]
+    index_class: type[_Chosen]
     """The class to build with."""
 
     settings: dict[str, Any]
     """What its `build` takes besides the vectors."""
 
     bytes: int
-    """The memory that the index will take."""
+    """The memory that the index will take, about."""
 
     recall: float
-    """The share of the true ten nearest to expect, on embeddings of text."""
+    """The share of the true ten nearest that it finds when asked, on embeddings of text."""
 
     reason: str
     """Why, in a sentence or two."""
@@ -396,14 +519,29 @@ def recommend(
     *,
     recall: float = 0.99,
     memory: int | None = None,
+    changes: bool = False,
 ) -> Recommendation:
     """Says which index and which settings suit `n` vectors of `dim` dimensions, and why.
+
+    The rule: of those that reach `recall` and fit `memory`, the first in this order, which is that
+    of their speed in `benches/RESULTS.md`:
+
+    1. up to 4 MiB of vectors: `FlatF32Index`;
+    2. above 50,000 rows that stay: `GraphIndex`, of 4 bits and f16, then of 8 bits alone;
+    3. above 10,000 rows: `IvfIndex`, of 4 bits and f16, then of 8 bits alone;
+    4. `RabitqPlusIndex` with f32, then with f16; codes alone, from 1 bit to 8; `FlatF32Index`.
+
+    A graph is taken to reach 0.95, above which lists are faster; lists reach 0.99, flat scans with
+    f16 originals 0.995 and with f32 originals 0.999. Codes alone reach what they find on embeddings
+    of text, and only `FlatF32Index` reaches 1.0.
 
     Args:
         n: How many vectors there will be.
         dim: How many dimensions they have.
         recall: The share of the true nearest neighbours to find, above 0 and at most 1.
         memory: The bytes that the index may take; no limit without.
+        changes: Whether rows come, change and go often: then no graph is chosen, as a row that is
+            added takes it many times as long.
 
     Returns:
         The fastest that reaches `recall` within `memory`, or the nearest there is, which `reason`
@@ -412,13 +550,55 @@ def recommend(
     >>> import limnion, numpy as np
     >>> advice = limnion.recommend(1_000_000, 384, recall=0.99)
     >>> advice.index_class.__name__
-    'RabitqPlusIndex'
+    'IvfIndex'
     >>> vectors = np.random.default_rng(1).standard_normal((100, 384), dtype=np.float32)
     >>> len(advice.index_class.build(vectors, **advice.settings))
     100
     """
-    advice = _native._recommend(n, dim, recall, memory)  # noqa: SLF001 - ours
+    advice = _native._recommend(n, dim, recall, memory, changes)  # noqa: SLF001 - ours
     name, bits, originals, size, reached, reason = advice
-    adjustable = name in {"RabitqAsymIndex", "RabitqPlusIndex"}
+    adjustable = name not in {"FlatF32Index", "RabitqIndex"}
     settings = {"bits": bits, "originals": originals} if adjustable else {}
     return Recommendation(globals()[name], settings, size, reached, reason)
+
+
+def build(
+    vectors: MatrixLike,
+    *,
+    ids: IdsLike | None = None,
+    metric: Metric = "cosine",
+    recall: float = 0.99,
+    memory: int | None = None,
+    changes: bool = False,
+    seed: int = 42,
+    progress: Progress = False,
+) -> _Chosen:
+    """Builds the index that `recommend` says for as many vectors as these.
+
+    Searches have a default of their own: give them the `recall` too.
+
+    Args:
+        vectors: The vectors, of shape (n, d).
+        ids: One id for each row; 0, 1, 2 ... without.
+        metric: How near two vectors are.
+        recall: The share of the true nearest neighbours that searches will ask for.
+        memory: The bytes that the index may take; no limit without.
+        changes: Whether rows come, change and go often.
+        seed: Chooses what is random. The same data and seed give the same bytes.
+        progress: `True` for a bar, or a callable of (done, total).
+
+    Raises what the `build` of that class and `recommend` raise.
+
+    >>> import limnion, numpy as np
+    >>> vectors = np.random.default_rng(1).standard_normal((3000, 384), dtype=np.float32)
+    >>> index = limnion.build(vectors, recall=0.9, memory=500_000)
+    >>> index
+    RabitqAsymIndex(n=3000, dim=384, metric='cosine', bits=3, memory=0.49 MB)
+    >>> index.search(vectors[7], recall=0.9)[0].id
+    7
+    """
+    n, dim = _native._shape(vectors)  # noqa: SLF001 - ours
+    advice = recommend(n, dim, recall=recall, memory=memory, changes=changes)
+    return advice.index_class.build(
+        vectors, ids=ids, metric=metric, seed=seed, progress=progress, **advice.settings
+    )

@@ -24,6 +24,7 @@ __all__ = [
     "FilterLike",
     "Fusion",
     "IdsLike",
+    "Layout",
     "MatrixLike",
     "Metric",
     "Originals",
@@ -37,6 +38,9 @@ Metric: TypeAlias = Literal["l2", "ip", "cosine"]
 
 Originals: TypeAlias = Literal["f32", "f16"]
 """How original vectors are kept: as they came, or in half the memory, rounded by up to 0.05 %."""
+
+Layout: TypeAlias = Literal["compact", "inline"]
+"""Where a graph has the codes of neighbours: once for all rows, or beside each row once more."""
 
 VectorLike: TypeAlias = NDArray[np.float32] | NDArray[np.float16] | Sequence[float]
 """One vector of shape (d,): a C-contiguous float32 array, or a list or tuple of numbers.

@@ -16,7 +16,7 @@ import limnion
 from limnion.indexes import Explanation
 from limnion.lake import ObjectShelf
 from limnion.records import SimilarHit
-from limnion.types import Metric, Originals
+from limnion.types import Layout, Metric, Originals
 
 vectors = np.zeros((4, 8), dtype=np.float32)
 query = np.zeros(8, dtype=np.float32)
@@ -75,6 +75,18 @@ def search_lists(index: limnion.IvfIndex) -> None:
     assert_type(index.lists, int)
     assert_type(limnion.IvfIndex.load("x"), limnion.IvfIndex)
     index.search(query, rerank_factor=2)  # type: ignore[call-arg]
+
+
+def search_graph(index: limnion.GraphIndex) -> None:
+    """A graph is told how far to walk, and tells."""
+    assert_type(index.search(query, ef=30), limnion.Hits)
+    assert_type(index.explain(query).followed, int)
+    assert_type(index.layout, Layout)
+    index.set_layout("inline")
+    index.set_layout("dense")  # type: ignore[arg-type]
+    assert_type(limnion.GraphIndex.build(vectors, range(4), "ip"), limnion.GraphIndex)
+    anything: limnion.AnyIndex = limnion.build(vectors, recall=0.9, memory=1 << 20, changes=True)
+    assert_type(anything.memory_bytes, int)
 
 
 def select(index: limnion.IvfIndex, bits: NDArray[np.uint8]) -> None:

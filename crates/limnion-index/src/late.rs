@@ -15,7 +15,7 @@ use crate::input::inverse_lengths;
 use crate::originals::Originals;
 use crate::params::{check_hits, invalid};
 use crate::table::{Table, no_originals};
-use crate::{FlatIndex, IvfIndex};
+use crate::{FlatIndex, GraphIndex, IvfIndex};
 
 /// Bits of an id that say where in its document a vector comes.
 const PLACE_BITS: u32 = 16;
@@ -34,6 +34,16 @@ impl FlatIndex {
 
 impl IvfIndex {
     /// [`FlatIndex::max_similar`] of an index of lists.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn max_similar(&self, query: &[f32], documents: &[u64], k: usize, job: &Job) -> Result<Vec<Hit>> {
+        self.table.max_similar(query, documents, k, job)
+    }
+}
+
+impl GraphIndex {
+    /// [`FlatIndex::max_similar`] of a graph.
     ///
     /// # Errors
     /// As there.

@@ -1,4 +1,4 @@
-//! Vector indexes, flat or in lists: exact, or over RaBitQ codes with refinement by bound.
+//! Vector indexes, flat, in lists or as a graph: exact, or over RaBitQ codes with refinement by bound.
 //!
 //! A [`FlatIndex`] keeps a code of 0 to 8 bits a dimension for each vector, the original vectors as f32 or f16, or
 //! both ([`Params`]). A search scans the sign bits of all rows, one block of 32 at a time; the bound on each estimate's
@@ -7,7 +7,7 @@
 //! pool and stops when its [`Job`](limnion_types::Job) says so.
 //!
 //! An [`IvfIndex`] keeps the same in lists round centres, and looks only into those that may hold neighbours. A
-//! [`HammingIndex`] is for binary vectors.
+//! [`GraphIndex`] links rows to near ones and walks along the links. A [`HammingIndex`] is for binary vectors.
 //!
 //! ```
 //! use limnion_index::{FlatIndex, Params, Precision, SearchOptions};
@@ -69,6 +69,6 @@ pub use limnion_simd::huge_pages;
 pub use originals::{Matrix, Originals};
 pub use params::{Params, Precision, SearchOptions};
 pub use probe::{Explanation, IvfOptions};
-pub use recommend::{Recommendation, recommend};
+pub use recommend::{Recommendation, Wanted, recommend};
 pub use selection::Selection;
 pub use storage::Source;

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
-use limnion_index::Precision;
+use limnion_index::{Layout, Precision};
 use limnion_types::{Error, ErrorKind, Metric};
 use numpy::npyffi::NPY_TYPES;
 use numpy::{PyArrayDescrMethods, PyArrayDyn, PyArrayMethods, PyUntypedArray, PyUntypedArrayMethods};
@@ -465,6 +465,17 @@ pub(crate) fn originals(given: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Pre
         Error::new(ErrorKind::InvalidArgument, format!("originals must be 'f32' or 'f16', got {name:?}"))
     });
     known.map(Some).or_raise(given.py())
+}
+
+/// `"compact"` or `"inline"`.
+pub(crate) fn layout(given: &Bound<'_, PyAny>) -> PyResult<Layout> {
+    let name = text("layout", given)?;
+    let known = [Layout::Compact, Layout::Inline].into_iter().find(|layout| layout.as_str() == name);
+    let wrong = || {
+        let message = format!("layout must be 'compact' or 'inline', got {name:?}");
+        Error::new(ErrorKind::InvalidArgument, message)
+    };
+    known.ok_or_else(wrong).or_raise(given.py())
 }
 
 /// Who is told how far a job is: nobody, a bar on stderr, or a callable of the user's.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use limnion_index::{Builder, FlatIndex, IvfIndex, IvfParams, Params, sample_rows};
+use limnion_index::{Builder, FlatIndex, GraphIndex, GraphParams, IvfIndex, IvfParams, Params, sample_rows};
 use pyo3::prelude::*;
 
 use crate::args::{Matrix, Progress};
@@ -59,6 +59,20 @@ pub(crate) fn build_lists(
     check_count(py, ids.as_deref(), rows)?;
     let vectors = matrix.copy_all()?;
     pool::run(py, progress, rows, move |job| IvfIndex::build(&vectors, dim, ids.as_deref(), &params, job))
+}
+
+/// Builds a graph of the rows of `matrix`, which are copied first: their neighbours are found by looking at all.
+pub(crate) fn build_graph(
+    py: Python<'_>,
+    matrix: &Matrix<'_>,
+    ids: Option<Vec<u64>>,
+    params: GraphParams,
+    progress: &Progress<'_>,
+) -> PyResult<GraphIndex> {
+    let (rows, dim) = (matrix.rows(), matrix.dim());
+    check_count(py, ids.as_deref(), rows)?;
+    let vectors = matrix.copy_all()?;
+    pool::run(py, progress, rows, move |job| GraphIndex::build(&vectors, dim, ids.as_deref(), &params, job))
 }
 
 fn check_count(py: Python<'_>, ids: Option<&[u64]>, rows: usize) -> PyResult<()> {

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use limnion_index::{FlatIndex, HammingIndex, IvfIndex, Source, Verify};
+use limnion_index::{FlatIndex, GraphIndex, HammingIndex, IvfIndex, Source, Verify};
 use limnion_types::{Error, ErrorKind, Job, Result};
 use memmap2::Mmap;
 
@@ -14,6 +14,8 @@ use crate::classes::{self, Class};
 const RBPX: &[u8] = b"rbpx";
 /// The class of an index of lists.
 const LISTS: &str = "IvfIndex";
+/// The class of a graph.
+const GRAPH: &str = "GraphIndex";
 /// The class of an index of binary vectors.
 const HAMMING: &str = "HammingIndex";
 
@@ -43,6 +45,17 @@ pub(crate) fn lists(path: &Path, mmap: bool) -> Result<IvfIndex> {
     index.map_err(|error| told_apart(error, path, LISTS))
 }
 
+/// Opens the graph in the file at `path`.
+pub(crate) fn graph(path: &Path, mmap: bool) -> Result<GraphIndex> {
+    let index = if mmap {
+        GraphIndex::from_bytes(&(Arc::new(mapped(path)?) as Source), Verify::OnFirstUse)
+            .map_err(|error| error.within(path.display()))
+    } else {
+        GraphIndex::load(path)
+    };
+    index.map_err(|error| told_apart(error, path, GRAPH))
+}
+
 /// Opens the index of binary vectors in the file at `path`.
 pub(crate) fn hamming(path: &Path, mmap: bool) -> Result<HammingIndex> {
     let index = if mmap {
@@ -60,7 +73,7 @@ fn told_apart(error: Error, path: &Path, wanted: &str) -> Error {
         ErrorKind::InvalidArgument | ErrorKind::CorruptFile => class_in(path),
         _ => None,
     };
-    let kind = |class: &str| (class == LISTS, class == HAMMING);
+    let kind = |class: &str| [LISTS, GRAPH, HAMMING].into_iter().position(|other| other == class);
     match right.filter(|right| kind(right) != kind(wanted)) {
         Some(right) => classes::not_of_class(path, wanted, right),
         None => error,
@@ -75,6 +88,9 @@ fn class_in(path: &Path) -> Option<&'static str> {
     }
     if IvfIndex::from_bytes(&map, Verify::OnFirstUse).is_ok() {
         return Some(LISTS);
+    }
+    if GraphIndex::from_bytes(&map, Verify::OnFirstUse).is_ok() {
+        return Some(GRAPH);
     }
     if HammingIndex::from_bytes(&map, Verify::OnFirstUse).is_ok() {
         return Some(HAMMING);

@@ -137,7 +137,7 @@ impl Flat {
                 let base = VectorIndex::new(Kept::Flat(held.clone()), facts);
                 Ok(PyClassInitializer::from(base).add_subclass(Self { held, facts }))
             }
-            (Kept::Lists(_), _) => Err(index::not_made(class)),
+            (Kept::Lists(_) | Kept::Graph(_), _) => Err(index::not_made(class)),
         }
     }
 

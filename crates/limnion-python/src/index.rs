@@ -1,7 +1,7 @@
 //! What all classes of index have in common: rows come, change and go, are looked at and saved. How they are searched is
-//! said where the kinds are ([`crate::flat`], [`crate::lists`]). Parse, detach, call, wrap.
+//! said where the kinds are ([`crate::flat`], [`crate::lists`], [`crate::graph`]). Parse, detach, call, wrap.
 
-use limnion_index::{FlatIndex, IvfIndex, Precision};
+use limnion_index::{FlatIndex, GraphIndex, IvfIndex, Precision};
 use limnion_types::{Hit, Job, Result};
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods};
 use pyo3::exceptions::PyValueError;
@@ -24,11 +24,12 @@ pub(crate) struct VectorIndex {
     facts: Facts,
 }
 
-/// An index of either kind.
+/// An index of any kind.
 #[derive(Clone)]
 pub(crate) enum Kept {
     Flat(Held<FlatIndex>),
     Lists(Held<IvfIndex>),
+    Graph(Held<GraphIndex>),
 }
 
 /// The same call, whatever kind of index it is for.
@@ -37,6 +38,7 @@ macro_rules! on {
         match &$index.kept {
             Kept::Flat($held) => $call,
             Kept::Lists($held) => $call,
+            Kept::Graph($held) => $call,
         }
     };
 }
@@ -108,7 +110,7 @@ macro_rules! max_similar {
     )*};
 }
 
-max_similar!(FlatIndex, IvfIndex);
+max_similar!(FlatIndex, IvfIndex, GraphIndex);
 
 #[pymethods]
 impl VectorIndex {
@@ -197,7 +199,11 @@ impl VectorIndex {
                 let other = other.read(py, |index| Ok(index.clone()))?;
                 held.change(py, &progress, other.len(), move |index, job| index.merge(&other, job))
             }
-            (Kept::Flat(_), Kept::Lists(_)) | (Kept::Lists(_), Kept::Flat(_)) => {
+            (Kept::Graph(held), Kept::Graph(other)) => {
+                let other = other.read(py, |index| Ok(index.clone()))?;
+                held.change(py, &progress, other.len(), move |index, job| index.merge(&other, job))
+            }
+            _ => {
                 let name = other.get_type().name()?;
                 let hint =
                     "write add_batch(other, ids=other.ids), which reads the vectors that it keeps".to_owned();
@@ -341,7 +347,8 @@ impl VectorIndex {
         match (&slf.get().kept, &other.get().kept) {
             (Kept::Flat(one), Kept::Flat(two)) => one.equals(py, two),
             (Kept::Lists(one), Kept::Lists(two)) => one.equals(py, two),
-            (Kept::Flat(_), Kept::Lists(_)) | (Kept::Lists(_), Kept::Flat(_)) => Ok(false),
+            (Kept::Graph(one), Kept::Graph(two)) => one.equals(py, two),
+            _ => Ok(false),
         }
     }
 

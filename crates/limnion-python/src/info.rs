@@ -1,11 +1,11 @@
 //! What this build and this machine are, and which index suits a task.
 
-use limnion_index::recommend;
+use limnion_index::{Wanted, recommend};
 use limnion_simd::Level;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::args;
+use crate::args::{self, Matrix};
 use crate::errors::OrRaise;
 
 /// What the CPU has, and the `level` that the kernels use.
@@ -27,17 +27,22 @@ type Advice = (&'static str, u8, Option<&'static str>, u64, f32, String);
 
 /// (index, bits, originals, bytes, recall, reason); `limnion.recommend` gives them names.
 #[pyfunction]
-#[pyo3(signature = (n, dim, recall, memory))]
+#[pyo3(signature = (n, dim, recall, memory, changes))]
 pub(crate) fn _recommend<'py>(
     n: &Bound<'py, PyAny>,
     dim: &Bound<'py, PyAny>,
     recall: &Bound<'py, PyAny>,
     memory: Option<&Bound<'py, PyAny>>,
+    changes: &Bound<'py, PyAny>,
 ) -> PyResult<Advice> {
-    let memory = memory.map(|memory| args::whole("memory", memory)).transpose()?;
-    let advice =
-        recommend(args::whole("n", n)?, args::count("dim", dim)?, args::number("recall", recall)?, memory)
-            .or_raise(n.py())?;
+    let wanted = Wanted {
+        n: args::whole("n", n)?,
+        dim: args::count("dim", dim)?,
+        recall: args::number("recall", recall)?,
+        memory: memory.map(|memory| args::whole("memory", memory)).transpose()?,
+        changes: changes.is_truthy()?,
+    };
+    let advice = recommend(&wanted).or_raise(n.py())?;
     Ok((
         advice.index,
         advice.bits,
@@ -46,4 +51,11 @@ pub(crate) fn _recommend<'py>(
         advice.recall,
         advice.reason,
     ))
+}
+
+/// How many vectors there are, and how many dimensions they have; `limnion.build` asks.
+#[pyfunction]
+pub(crate) fn _shape(vectors: &Bound<'_, PyAny>) -> PyResult<(usize, usize)> {
+    let matrix = Matrix::take("vectors", vectors, true)?;
+    Ok((matrix.rows(), matrix.dim()))
 }

@@ -14,6 +14,7 @@ mod errors;
 mod files;
 mod flat;
 mod gate;
+mod graph;
 mod hamming;
 mod held;
 mod index;
@@ -51,11 +52,13 @@ mod _native {
     #[pymodule_export]
     use super::flat::Flat;
     #[pymodule_export]
+    use super::graph::Graph;
+    #[pymodule_export]
     use super::hamming::Hamming;
     #[pymodule_export]
     use super::index::VectorIndex;
     #[pymodule_export]
-    use super::info::{_recommend, cpu_features};
+    use super::info::{_recommend, _shape, cpu_features};
     #[pymodule_export]
     use super::lake::{_bundle, Lake, LakeHits, LakeHitsBatch, ObjectShelf};
     #[pymodule_export]

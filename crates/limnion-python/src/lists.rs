@@ -118,7 +118,7 @@ impl Lists {
                 let base = VectorIndex::new(Kept::Lists(held.clone()), facts);
                 Ok(PyClassInitializer::from(base).add_subclass(Self { held, facts }))
             }
-            (Kept::Flat(_), _) => Err(index::not_made(class)),
+            (Kept::Flat(_) | Kept::Graph(_), _) => Err(index::not_made(class)),
         }
     }
 

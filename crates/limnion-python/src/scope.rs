@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use limnion_index::{Exclusion, FlatIndex, IvfIndex, Selection};
+use limnion_index::{Exclusion, FlatIndex, GraphIndex, IvfIndex, Selection};
 use limnion_types::{Hit, Result};
 use pyo3::prelude::*;
 
@@ -29,6 +29,12 @@ impl Reconstructing for FlatIndex {
 }
 
 impl Reconstructing for IvfIndex {
+    fn reconstruct(&self, id: u64) -> Result<Vec<f32>> {
+        self.reconstruct(id)
+    }
+}
+
+impl Reconstructing for GraphIndex {
     fn reconstruct(&self, id: u64) -> Result<Vec<f32>> {
         self.reconstruct(id)
     }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use limnion_index::{Exclusion, FlatIndex, HammingIndex, IvfIndex, Selection};
+use limnion_index::{Exclusion, FlatIndex, GraphIndex, HammingIndex, IvfIndex, Selection};
 use limnion_types::Result;
 use numpy::{PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::PyMemoryError;
@@ -48,7 +48,7 @@ macro_rules! selecting {
     )*};
 }
 
-selecting!(FlatIndex, IvfIndex, HammingIndex);
+selecting!(FlatIndex, IvfIndex, GraphIndex, HammingIndex);
 
 /// The rows that a search may find.
 pub(crate) enum Where {

@@ -126,7 +126,16 @@ impl GraphIndex {
         let level = Level::current();
         let coded = Query::new(self.records.quantizer(), level, query, query_factor(metric, level, query));
         let exact = Exact::new(&self.table, query);
-        let walk = Walk::new(self, &coded, exact.as_ref(), effort.sureness);
+        let recall =
+            options.recall.unwrap_or(if options.ef.is_some() { COUNTED_RECALL } else { DEFAULT_RECALL });
+        // What a scan rules out, or what lies just within a radius, is not met again as it is on a walk.
+        let scans = effort.pool.saturating_mul(STEP_ROWS) >= self.places.len();
+        let sureness = if scans || options.selection.is_some() || options.radius.is_some() {
+            limnion_rabitq::sureness(recall).max(effort.sureness)
+        } else {
+            effort.sureness
+        };
+        let walk = Walk::new(self, &coded, exact.as_ref(), sureness);
         let limit = options.radius.map_or(f32::MAX, |radius| key_within(metric, radius));
         let mut sieve = Sieve::new(self, &walk, exact.as_ref(), Top::new(options.k, limit));
         let followed = match options.selection {

@@ -570,16 +570,16 @@ def test_threads_and_levels_of_the_cpu_change_nothing(
 ) -> None:
     program = """
         import hashlib, pickle, limnion, numpy as np
-        vectors = np.random.default_rng(0).standard_normal((4_000, 100), dtype=np.float32)
+        vectors = np.random.default_rng(0).standard_normal((2_100, 40), dtype=np.float32)
         index = limnion.GraphIndex.build(vectors, layout="inline")
         index.remove(range(0, 900, 2))
-        index.add_batch(vectors[:300] + 1)
+        index.add_batch(vectors[:100] + 1)
         batch = [index.search_batch(vectors[:100], **o) for o in ({"recall": 0.9}, {"ef": 30})]
         print(limnion.cpu_features()["level"])
         print(hashlib.sha256(pickle.dumps((index, batch))).hexdigest())
         """
     levels, hashes = set(), set()
-    for level, threads in (("", "1"), ("", "2"), ("", "7"), ("scalar", "2"), ("avx2", "2")):
+    for level, threads in (("", "1"), ("", "2"), ("scalar", "2"), ("avx2", "2")):
         monkeypatch.setenv("LIMNION_SIMD", level)
         monkeypatch.setenv("LIMNION_THREADS", threads)
         done = run_python(program)

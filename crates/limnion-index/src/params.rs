@@ -82,7 +82,7 @@ pub struct SearchOptions<'a> {
     /// [`FlatIndex::calibrate`]: crate::FlatIndex::calibrate
     pub recall: Option<f32>,
     /// Looks closely at exactly k × this many rows, the best by their sign bits, in place of the bound. Where very few
-    /// rows may be found (64 in all, or some hundreds selected) and originals are kept, all of them are measured.
+    /// rows may be found (64 in all, or 2,048 selected) and originals are kept, all of them are measured.
     pub rerank_factor: Option<u32>,
     /// The rows that may be found; all unless told.
     pub selection: Option<&'a Selection>,

@@ -17,21 +17,27 @@ use rayon::prelude::*;
 
 use crate::exact::query_factor;
 use crate::ivf::{IvfIndex, is_euclidean};
-use crate::lists::List;
+use crate::packed::Packed;
 use crate::params::{Plan, check_hits, check_share, invalid};
-use crate::recall::{Margin, Tuning};
+use crate::recall::{DEPTHS, Margin, Tuning};
 use crate::rough::Rough;
-use crate::search::{PREPARATION_ROWS, Search, scan_originals};
+use crate::search::{FEW_ROWS, PREPARATION_ROWS, Search, scan_originals};
 use crate::selection::Selection;
 
 /// What a search finds unless it is told.
 const DEFAULT_RECALL: f32 = 0.95;
 /// How sure the bounds of codes are where the lists are counted.
 const COUNTED_RECALL: f32 = 0.99;
+/// A share of rows that may be found and grows by more than this towards the edge of what is near is not the same everywhere.
+const UNEVEN: f32 = 1.15;
+/// Where the share differs by more than this from that of all rows, and most rows do not pass, what passes lies at one side.
+const UNUSUAL: f32 = 1.4;
+const MOST: f32 = 0.5;
 /// Survivors that are worth a drain.
 const ENOUGH: usize = 32;
-/// The most lists that share a pass.
+/// The most lists that share a pass, and the most where few rows of each may be found.
 const MOST_LISTS: usize = 8;
+const MOST_SHORT_LISTS: usize = 24;
 /// The base of a search is the mean score of so many lists, the best.
 pub(crate) const BASE_LISTS: usize = 10;
 /// The lists that are measured for it.
@@ -44,8 +50,6 @@ const WIDTH: f32 = 0.19;
 const RADIUS_DEPTH: f32 = 10.0;
 /// Lists that are measured at a time, once the likely ones were not enough.
 const FURTHER_LISTS: usize = 32;
-/// With so few rows allowed, their originals are looked at without asking the codes.
-const FEW_SELECTED: usize = 2048;
 
 /// What one search in an [`IvfIndex`] asks for.
 #[derive(Debug, Clone, Copy)]
@@ -168,7 +172,7 @@ impl IvfIndex {
             None => (Aim::Recall(recall), Tuning::bound_recall(recall)),
         };
         let few = match options.selection {
-            Some(selection) => selection.len() <= FEW_SELECTED.max(options.k.saturating_mul(4)),
+            Some(selection) => selection.len() <= FEW_ROWS.max(options.k.saturating_mul(4)),
             None => self.len() <= PREPARATION_ROWS,
         };
         let plan = if recall == 1.0 || few && self.table.originals.is_some() {
@@ -197,13 +201,32 @@ impl IvfIndex {
                 explanation.refined = self.len();
             }
             (Plan::Exact, Some(selection)) => {
-                search.measure(selection.rows().map(|place| self.lists.row(place)));
+                search.measure_selected(selection, |place| self.lists.row(place));
             }
             (_, selection) => {
                 search.use_codes(&self.codes, query, Some(self.lists.rows()));
-                self.look_into_lists(&mut search, query, aim, selection, &mut explanation);
+                return match selection {
+                    None => self.run_lists(search, query, aim, None),
+                    Some(selection) => selection.with_packed(self, |packed| {
+                        self.run_lists(search, query, aim, Some((selection, packed)))
+                    }),
+                };
             }
         }
+        explanation.refined += search.refined();
+        (search.finish(), explanation)
+    }
+
+    /// Looks into lists, and says what was found.
+    fn run_lists<'a>(
+        &'a self,
+        mut search: Search<'a>,
+        vector: &[f32],
+        aim: Aim,
+        among: Option<(&Selection, &'a Packed)>,
+    ) -> (Vec<Hit>, Explanation) {
+        let mut explanation = Explanation::default();
+        self.look_into_lists(&mut search, vector, aim, among, &mut explanation);
         explanation.refined += search.refined();
         (search.finish(), explanation)
     }
@@ -217,35 +240,53 @@ impl IvfIndex {
         ranked.filter_map(|ranked| Some((self.table.ids.row(ranked.id)?, ranked.key))).collect()
     }
 
-    fn look_into_lists(
-        &self,
-        search: &mut Search<'_>,
+    fn look_into_lists<'a>(
+        &'a self,
+        search: &mut Search<'a>,
         vector: &[f32],
         aim: Aim,
-        selection: Option<&Selection>,
+        among: Option<(&Selection, &'a Packed)>,
         explanation: &mut Explanation,
     ) {
         let level = Level::current();
+        let (codes, places) =
+            among.map_or((self.codes.block_bytes(), None), |(_, packed)| packed.codes(&self.codes));
+        search.scan_copies(places);
         let Some(query) = search.query() else { return };
-        let allowed = selection.map(|selection| self.allowed(selection));
-        let allowed = allowed.as_deref();
         let factor = query_factor(self.table.metric, level, vector);
-        let mut scores = Scores::estimate(self, query, (vector, factor), allowed);
-        // A search that is bounded from outside goes by its limit: what may be found may be far from the best lists.
-        let by_limit = selection.is_some() || search.has_radius();
-        let thinness = selection.map_or(1.0, |selection| self.len() as f32 / selection.len().max(1) as f32);
+        let mut scores = Scores::estimate(self, query, (vector, factor));
+        let unit = self.codes.quantizer().scale() * self.codes.quantizer().scale();
+        let (k, has_radius) = (search.k() as f32, search.has_radius());
         // How many hits a radius has is not known; so few as that have a wide margin.
-        let depth = if search.has_radius() { RADIUS_DEPTH } else { search.k() as f32 * thinness };
+        let depth = match (among, aim) {
+            _ if has_radius => None,
+            (Some((_, packed)), Aim::Recall(recall)) => scores.depth_among(packed, k, recall, unit),
+            _ => Some(k),
+        };
+        // Beyond what the tuning knows a search goes by its limit: what may be found may be far from the best lists.
+        let by_limit = depth.is_none();
         let margin = match aim {
-            Aim::Recall(recall) => self.tuning.margin(recall, depth),
+            Aim::Recall(recall) => {
+                let thinness =
+                    among.map_or(1.0, |(selection, _)| self.len() as f32 / selection.len().max(1) as f32);
+                let far = if has_radius { RADIUS_DEPTH } else { k * thinness };
+                // What lies at one side is harder to find than the tuning knows, which half of the loss makes up for.
+                let surer =
+                    if by_limit && among.is_some() && !has_radius { 0.5 + 0.5 * recall } else { recall };
+                self.tuning.margin(surer, depth.unwrap_or(far)).in_units(unit)
+            }
             Aim::Best(_) | Aim::All => Margin::ANY,
         };
-        let margin = margin.in_units(self.codes.quantizer().scale());
-        let rows_of = |list: u32| match allowed {
-            Some(allowed) => allowed.get(list as usize).copied().unwrap_or(0) as usize,
+        if let Some((_, packed)) = among {
+            scores.keep(packed.allowed());
+        }
+        let rows_of = |list: u32| match among {
+            Some((_, packed)) => packed.allowed().get(list as usize).copied().unwrap_or(0) as usize,
             None => self.lists.lists.get(list as usize).map_or(0, |list| list.len as usize),
         };
         let mut pass = Pass::default();
+        // The same with copies and without: what is found depends on it.
+        let most_lists = if among.is_some() { MOST_SHORT_LISTS } else { MOST_LISTS };
         let mut part = match aim {
             Aim::All => scores.best(usize::MAX),
             Aim::Best(count) => {
@@ -253,20 +294,19 @@ impl IvfIndex {
                 best.truncate(count);
                 best
             }
-            Aim::Recall(_) => {
-                // Where the limit decides, it has to be known first.
-                scores.within(if by_limit { 0.0 } else { margin.of_base })
-            }
+            // Where the limit decides, it has to be known first.
+            Aim::Recall(_) if by_limit => scores.best(FIRST_LISTS),
+            Aim::Recall(_) => scores.within(margin.of_base),
         };
         loop {
             let before = explanation.lists;
             let (mut next, mut count) = (0, 1);
-            self.fetch(part.get(..count).unwrap_or_default());
+            self.fetch(part.get(..count).unwrap_or_default(), codes, among);
             while next < part.len() {
                 let end = part.len().min(next + count);
                 // The first lists bring the limit down; then more of them are worth a pass.
-                count = (2 * count).min(MOST_LISTS);
-                self.fetch(part.get(end..part.len().min(end + count)).unwrap_or_default());
+                count = (2 * count).min(most_lists);
+                self.fetch(part.get(end..part.len().min(end + count)).unwrap_or_default(), codes, among);
                 pass.clear();
                 for candidate in part.get(next..end).unwrap_or_default() {
                     if by_limit && candidate.score - search.limit() > margin.of_limit {
@@ -279,10 +319,12 @@ impl IvfIndex {
                     let standing = query.standing_to(level, self.directory.centre(number));
                     let (g_add, g_error) = search.enter_among(standing, list.squares);
                     let entered = (search.entered() - 1) as u32;
-                    match selection {
-                        Some(selection) => selected(selection, list, |block, mask| {
-                            pass.add(entered, ListBlock { block, mask, g_add, g_error });
-                        }),
+                    match among {
+                        Some((selection, packed)) => {
+                            packed.blocks(self, selection, number, (g_add, g_error), |block| {
+                                pass.add(entered, block);
+                            });
+                        }
                         None => list.blocks.iter().for_each(|&block| {
                             pass.add(entered, ListBlock { block, mask: u32::MAX, g_add, g_error });
                         }),
@@ -290,7 +332,7 @@ impl IvfIndex {
                     explanation.scanned += rows_of(candidate.number);
                     explanation.lists += 1;
                 }
-                self.scan_lists(level, search, &pass);
+                self.scan_lists(level, codes, search, &pass);
                 next = end;
             }
             // The further lists are worse; they are looked into while they may help, or hits are missing.
@@ -304,47 +346,37 @@ impl IvfIndex {
         search.drain(true);
     }
 
-    /// How many rows of each list may be found.
-    fn allowed(&self, selection: &Selection) -> Vec<u32> {
-        let mut allowed = vec![0; self.lists.len()];
-        for &(block, mask) in &selection.blocks {
-            if let Some(count) = self.lists.owner(block as usize).and_then(|list| allowed.get_mut(list)) {
-                *count += mask.count_ones();
-            }
-        }
-        allowed
-    }
-
-    /// Scans blocks of lists that were entered.
-    fn scan_lists(&self, level: Level, search: &mut Search<'_>, pass: &Pass) {
-        let mut next = 0;
+    /// Scans blocks of lists that were entered. What survives does not depend on how the rows lie in blocks: the limit
+    /// stays until the pass is over.
+    fn scan_lists(&self, level: Level, codes: &[u8], search: &mut Search<'_>, pass: &Pass) {
+        let (mut next, mut waiting) = (0, 0);
         while next < pass.blocks.len() {
             let Some(probe) = search.probe() else { return };
             let rest = pass.blocks.get(next..).unwrap_or_default();
-            let codes = self.codes.block_bytes();
             let done = scan_lists(level, *self.codes.shape(), codes, 0, rest, &mut [probe]);
             let mut passed = rest.iter().zip(pass.lists.get(next..).unwrap_or_default()).peekable();
-            let waiting = search.collect_from(|place| {
-                let block = place / BlockShape::ROWS as u32;
+            waiting = search.collect_from(|scanned| {
+                let block = scanned / BlockShape::ROWS as u32;
                 while passed.next_if(|(item, _)| item.block != block).is_some() {}
                 passed.peek().map_or(0, |(_, list)| **list as usize)
             });
-            if waiting >= ENOUGH {
-                search.drain(false);
-            }
             next += done;
+        }
+        if waiting >= ENOUGH {
+            search.drain(false);
         }
     }
 
     /// Has the first codes of lists, and their centres, fetched from memory while other work is done.
-    fn fetch(&self, lists: &[Candidate]) {
+    fn fetch(&self, lists: &[Candidate], codes: &[u8], among: Option<(&Selection, &Packed)>) {
         let size = self.codes.shape().block_bytes();
         for candidate in lists {
             let number = candidate.number as usize;
             prefetch(bytemuck::cast_slice(self.directory.centre(number)));
-            if let Some(&first) = self.lists.lists.get(number).and_then(|list| list.blocks.first()) {
+            let own = || self.lists.lists.get(number).and_then(|list| list.blocks.first().copied());
+            if let Some(first) = among.and_then(|(_, packed)| packed.first(number)).or_else(own) {
                 let start = first as usize * size;
-                prefetch(self.codes.block_bytes().get(start..start + size).unwrap_or_default());
+                prefetch(codes.get(start..start + size).unwrap_or_default());
             }
         }
     }
@@ -381,17 +413,14 @@ pub(crate) struct Scores<'a> {
     estimates: Vec<f32>,
     /// What each estimate may be off by, per unit of the query's length.
     errors: Vec<f32>,
+    /// The base, once it was asked for.
+    base: Option<f32>,
     /// How many lists are left.
     left: usize,
 }
 
 impl<'a> Scores<'a> {
-    pub(crate) fn estimate(
-        index: &'a IvfIndex,
-        query: &Query,
-        (vector, factor): (&[f32], f32),
-        allowed: Option<&[u32]>,
-    ) -> Self {
+    pub(crate) fn estimate(index: &'a IvfIndex, query: &Query, (vector, factor): (&[f32], f32)) -> Self {
         let (level, codes) = (Level::current(), &index.directory.codes);
         let standing = query.standing();
         let places = codes.block_count() * BlockShape::ROWS;
@@ -417,27 +446,72 @@ impl<'a> Scores<'a> {
         scaled = index.codes.quantizer().centre(level, &scaled);
         let mut rough = Rough::with_capacity(scaled.len(), 1);
         rough.push(&scaled);
-        let mut scores = Self { index, level, standing, query: rough, estimates, errors, left: 0 };
-        scores.widen(allowed);
+        let mut scores =
+            Self { index, level, standing, query: rough, estimates, errors, base: None, left: 0 };
+        scores.widen();
+        scores.keep(&[]);
         scores
     }
 
-    /// Adds to each estimate what its list's width does, and counts the lists with rows that may be found.
-    fn widen(&mut self, allowed: Option<&[u32]>) {
+    /// Adds to each estimate what its list's width does.
+    fn widen(&mut self) {
         let lists = &self.index.lists;
         let (euclidean, length) = (is_euclidean(self.index.codes.quantizer()), self.standing.length());
         for (estimate, &square) in self.estimates.iter_mut().zip(&lists.mean_squares) {
             // What is no number is the worst of numbers.
             *estimate = (*estimate + width(euclidean, length, square)).min(f32::MAX);
         }
-        for (at, (estimate, list)) in self.estimates.iter_mut().zip(&lists.lists).enumerate() {
-            let rows = allowed.map_or(list.len, |allowed| allowed.get(at).copied().unwrap_or(0));
-            if rows == 0 {
+    }
+
+    /// Keeps the lists that have rows, of which so many may be found: all, where there is no such number.
+    fn keep(&mut self, allowed: &[u32]) {
+        self.left = 0;
+        for (at, (estimate, list)) in self.estimates.iter_mut().zip(&self.index.lists.lists).enumerate() {
+            if allowed.get(at).copied().unwrap_or(list.len) == 0 {
                 *estimate = f32::INFINITY;
             } else {
                 self.left += 1;
             }
         }
+    }
+
+    /// The base: the mean score of the best lists.
+    fn base(&mut self) -> f32 {
+        if let Some(base) = self.base {
+            return base;
+        }
+        let mut first: Vec<Candidate> = self.first().iter().map(|&number| self.measure(number)).collect();
+        *self.base.insert(mean_score(&mut first))
+    }
+
+    /// How many of all rows are as near as the `k` nearest of those that may be found: by the share of rows that may be
+    /// found, of the lists that hold the nearest 1, 10 and so on. `None` where too few are near, or where they lie at the edge
+    /// of what is near.
+    fn depth_among(&mut self, packed: &Packed, k: f32, recall: f32, unit: f32) -> Option<f32> {
+        let (base, tuning) = (self.base(), &self.index.tuning);
+        let (mut depth_before, mut share_before, mut before) = (1.0_f32, 0.0_f32, 0.0_f32);
+        let overall = packed.share();
+        for depth in DEPTHS {
+            let depth = depth as f32;
+            let limit = base + tuning.margin(recall, depth).in_units(unit).of_base;
+            let (few, all) = packed.within(&self.estimates, limit);
+            let share = few as f32 / all.max(1) as f32;
+            if depth <= 1.0 && share >= k {
+                return Some(depth);
+            }
+            // The lists of the nearest hold many others: where these pass more often, the nearest pass less often.
+            let found = depth * share.min(share_before * share_before / share.max(f32::MIN_POSITIVE));
+            if found >= k {
+                let part = (k / before).ln() / (found / before).ln();
+                let is_usual =
+                    share <= UNUSUAL * overall && overall <= UNUSUAL * share || share_before >= MOST;
+                let is_even = before > 0.0 && share <= UNEVEN * share_before && is_usual;
+                return is_even.then(|| depth_before * (depth / depth_before).powf(part.clamp(0.0, 1.0)));
+            }
+            (depth_before, share_before) = (depth, share);
+            before = if depth <= 1.0 { share } else { found };
+        }
+        None
     }
 
     fn is_empty(&self) -> bool {
@@ -460,10 +534,14 @@ impl<'a> Scores<'a> {
 
     /// Hands out the lists whose scores are within a margin of the base.
     fn within(&mut self, margin: f32) -> Vec<Candidate> {
-        let first = self.first();
         let mut chosen: Vec<Candidate> = Vec::with_capacity(4 * FIRST_LISTS);
-        chosen.extend(first.iter().map(|&number| self.measure(number)));
-        let limit = (mean_score(&mut chosen) + margin).min(f32::MAX);
+        let mut first = [].into();
+        let base = self.base.unwrap_or_else(|| {
+            first = self.first();
+            chosen.extend(first.iter().map(|&number| self.measure(number)));
+            mean_score(&mut chosen)
+        });
+        let limit = (base + margin).min(f32::MAX);
         let may_be_off = SURE_OF_LISTS * self.standing.length();
         // Whether a list may be near is hard to foresee, so nothing branches on it.
         let (mut near, mut count) = (vec![0; self.estimates.len() + 1], 0);
@@ -533,14 +611,4 @@ pub(crate) fn mean_score(best: &mut [Candidate]) -> f32 {
     best.sort_unstable_by(Candidate::order);
     let best = best.get(..BASE_LISTS.min(best.len())).unwrap_or_default();
     best.iter().map(|candidate| candidate.score).sum::<f32>() / best.len().max(1) as f32
-}
-
-/// Hands on the blocks of a list in which rows are selected, with those rows.
-fn selected(selection: &Selection, list: &List, mut then: impl FnMut(u32, u32)) {
-    for run in list.runs() {
-        let from = selection.blocks.partition_point(|&(block, _)| (block as usize) < run.start);
-        let rest = selection.blocks.get(from..).unwrap_or_default();
-        let within = rest.iter().take_while(|&&(block, _)| (block as usize) < run.end);
-        within.for_each(|&(block, mask)| then(block, mask));
-    }
 }

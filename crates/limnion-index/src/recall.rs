@@ -16,7 +16,7 @@ use crate::stage::Stage;
 /// Rows that serve as queries.
 const QUERIES: usize = 1024;
 /// So many neighbours of each are looked at: a search for more, or among fewer rows, needs a wider margin.
-const DEPTHS: [usize; 4] = [1, 10, 100, 1000];
+pub(crate) const DEPTHS: [usize; 4] = [1, 10, 100, 1000];
 /// One query in so many is asked for the deepest, the others for the one before.
 const DEEP: usize = 16;
 /// The fewest neighbours that are looked at, of however few rows.
@@ -49,8 +49,7 @@ impl Margin {
     pub(crate) const ANY: Self = Self { of_base: f32::MAX, of_limit: f32::MAX };
 
     /// In the units of codes, which are scaled.
-    pub(crate) fn in_units(self, scale: f32) -> Self {
-        let unit = scale * scale;
+    pub(crate) fn in_units(self, unit: f32) -> Self {
         Self { of_base: self.of_base * unit, of_limit: self.of_limit * unit }
     }
 }
@@ -169,7 +168,7 @@ impl IvfIndex {
         let scale = self.codes.quantizer().scale();
         let unit = scale * scale;
         let query = Query::new(self.codes.quantizer(), limnion_simd::Level::current(), vector, factor);
-        let mut best = Scores::estimate(self, &query, (vector, factor), None).best(usize::MAX);
+        let mut best = Scores::estimate(self, &query, (vector, factor)).best(usize::MAX);
         let base = mean_score(&mut best);
         let mut scores = vec![0.0; self.lists.len()];
         for candidate in &best {

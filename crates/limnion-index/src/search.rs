@@ -19,6 +19,7 @@ use limnion_simd::{Bound, Level, Probe, Survivor, Survivors, prefetch, scan, sca
 use limnion_types::Hit;
 
 use crate::codes::Codes;
+use crate::digest::{Digest, Guesses};
 use crate::exact::{Exact, hit, key_within, query_factor};
 use crate::params::Plan;
 use crate::selection::Selection;
@@ -33,7 +34,7 @@ const EXTRA_AHEAD: usize = 8;
 /// Rows of an exact scan that stay in cache while several queries look at them.
 const TILE_ROWS: usize = 64;
 /// With so few rows allowed, their originals are looked at without asking the codes.
-pub(crate) const FEW_ROWS: usize = 512;
+pub(crate) const FEW_ROWS: usize = 2048;
 /// So many rows in a run are measured in the time that it takes to prepare a query for codes.
 pub(crate) const PREPARATION_ROWS: usize = 64;
 /// The place in the codes of no row.
@@ -94,6 +95,8 @@ struct Coded<'a> {
     codes: &'a Codes,
     /// The row in each place of the codes; none where the places are the rows' numbers.
     rows: Option<&'a [u32]>,
+    /// The place of each row that is scanned, where copies of its codes are.
+    places: Option<&'a [u32]>,
     query: Query,
     /// Estimates are keys in scaled units: keys times this.
     unit: f32,
@@ -144,6 +147,7 @@ impl<'a> Search<'a> {
         self.coded = Some(Coded {
             codes,
             rows,
+            places: None,
             query: Query::new(codes.quantizer(), level, query, factor),
             unit: scale * scale,
             entered: Vec::new(),
@@ -153,6 +157,13 @@ impl<'a> Search<'a> {
             signs: vec![0; if codes.quantizer().bits() > 1 { codes.shape().code_bytes() } else { 0 }],
             coming: VecDeque::new(),
         });
+    }
+
+    /// From now on copies of codes are scanned, which come from these places.
+    pub(crate) fn scan_copies(&mut self, places: Option<&'a [u32]>) {
+        if let Some(coded) = &mut self.coded {
+            coded.places = places;
+        }
     }
 
     /// The query as codes want it, where the search is over codes.
@@ -228,9 +239,9 @@ impl<'a> Search<'a> {
     pub(crate) fn collect_from(&mut self, mut list_of: impl FnMut(u32) -> usize) -> usize {
         let Some(coded) = &mut self.coded else { return 0 };
         for &Survivor { row, estimate, error } in coded.survivors.as_slice() {
-            let list = list_of(row) as u32;
-            coded.fetch(row);
-            coded.pending.push(Candidate { place: row, estimate, error, list });
+            let (list, place) = (list_of(row) as u32, coded.place(row));
+            coded.fetch(place);
+            coded.pending.push(Candidate { place, estimate, error, list });
         }
         coded.survivors.clear();
         coded.pending.len()
@@ -308,6 +319,39 @@ impl<'a> Search<'a> {
         self.refined += rows.len();
     }
 
+    /// Measures the rows of a selection against their originals; `row_of` names the row in each place.
+    pub(crate) fn measure_selected(&mut self, selection: &Selection, row_of: impl Fn(u32) -> u32) {
+        let few = selection.len() > self.top.k().saturating_mul(2) && selection.len() <= FEW_ROWS;
+        match few.then(|| selection.digest(self.table, &row_of)).flatten() {
+            Some(digest) => self.measure_among(digest),
+            None => self.measure(selection.rows().map(row_of)),
+        }
+    }
+
+    /// [`Search::measure`] of the rows of a digest: of those alone that may be among the best.
+    fn measure_among(&mut self, digest: &Digest) {
+        let Some(exact) = &self.exact else { return };
+        let Guesses { keys, least } = exact.guess(digest);
+        let mut best = Top::new(self.top.k(), f32::MAX);
+        for (at, &key) in (0..).zip(&keys) {
+            best.offer(key, || at);
+        }
+        let row = |at: usize| digest.rows().get(at).copied().unwrap_or(NO_ROW);
+        let mut first: Vec<usize> = best.into_sorted().iter().map(|ranked| ranked.id as usize).collect();
+        self.measure(first.iter().copied().map(row));
+        first.sort_unstable();
+        let (limit, mut measured) = (self.top.limit(), first.into_iter().peekable());
+        let mut left = Vec::new();
+        for (at, &least) in least.iter().enumerate() {
+            let is_measured = measured.next_if_eq(&at).is_some();
+            // What is not a number rules nothing out.
+            if !(is_measured || least > limit) {
+                left.push(row(at));
+            }
+        }
+        self.measure(left.into_iter());
+    }
+
     /// What was found, by keys.
     pub(crate) fn into_ranked(self) -> Vec<Ranked> {
         self.top.into_sorted()
@@ -337,6 +381,11 @@ impl Entered {
 impl Coded<'_> {
     fn limit(&self, top: &Top) -> f32 {
         (top.limit() * self.unit).min(f32::MAX)
+    }
+
+    /// The place of a row that was scanned.
+    fn place(&self, scanned: u32) -> u32 {
+        self.places.map_or(scanned, |places| places.get(scanned as usize).copied().unwrap_or(NO_ROW))
     }
 
     /// Has what tells the row of a place fetched from memory.

@@ -1,23 +1,53 @@
 //! The rows that a search may find.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use crate::digest::Digest;
+use crate::lists::List;
+use crate::packed::Packed;
+use crate::table::Table;
 use crate::{FlatIndex, IvfIndex};
 
 /// The rows that a search may find, compiled for the block scan: made once, used for any number of searches.
 ///
-/// It belongs to the index that made it, as it is: after rows were removed, make it again.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// It belongs to the index that made it, as it is: after rows were changed or removed, make it again. The second search makes
+/// a copy of what searches need of the rows, which the others find at hand: up to 0.5 KB a row where they are a few
+/// thousand, else a code of one bit a dimension.
+#[derive(Debug, Clone)]
 pub struct Selection {
     /// Ascending block numbers, each with the rows of that block; blocks without any are left out.
     pub(crate) blocks: Vec<(u32, u32)>,
     count: usize,
+    kept: Arc<Kept>,
 }
 
+/// What was made for searches, each with the revision of the rows that it is of.
+#[derive(Debug, Default)]
+struct Kept {
+    /// Whether there was a search: one alone is done before copies are made.
+    used: AtomicBool,
+    digest: OnceLock<(u64, Option<Digest>)>,
+    packed: OnceLock<(u64, Packed)>,
+}
+
+/// With one row in so many, or more, their masks are written without sorting the rows.
+const DENSE: usize = 256;
 /// Rows a block, as [`limnion_simd::BlockShape::ROWS`].
 const ROWS: u32 = limnion_simd::BlockShape::ROWS as u32;
 
 impl Selection {
+    fn of(blocks: Vec<(u32, u32)>) -> Self {
+        let count = blocks.iter().map(|(_, mask)| mask.count_ones() as usize).sum();
+        Self { blocks, count, kept: Arc::default() }
+    }
+
     /// From rows in any order, each any number of times.
     pub(crate) fn from_rows(mut rows: Vec<u32>) -> Self {
+        let last = rows.iter().max().map_or(0, |&row| row as usize);
+        if last / DENSE < rows.len() {
+            return Self::from_many(&rows, last);
+        }
         rows.sort_unstable();
         rows.dedup();
         let mut blocks: Vec<(u32, u32)> = Vec::new();
@@ -28,7 +58,18 @@ impl Selection {
                 _ => blocks.push((block, bit)),
             }
         }
-        Self { blocks, count: rows.len() }
+        Self::of(blocks)
+    }
+
+    /// From so many rows that their masks are written at once.
+    fn from_many(rows: &[u32], last: usize) -> Self {
+        let mut masks = vec![0; last / ROWS as usize + 1];
+        for row in rows {
+            if let Some(mask) = masks.get_mut((row / ROWS) as usize) {
+                *mask |= 1 << (row % ROWS);
+            }
+        }
+        Self::of((0..).zip(masks).filter(|(_, mask)| *mask != 0).collect())
     }
 
     /// From one bool a row.
@@ -42,8 +83,7 @@ impl Selection {
             })
             .filter(|&(_, mask)| mask != 0)
             .collect();
-        let count = blocks.iter().map(|(_, mask)| mask.count_ones() as usize).sum();
-        Self { blocks, count }
+        Self::of(blocks)
     }
 
     /// The rows of this selection that are not in another.
@@ -58,8 +98,7 @@ impl Selection {
             }
             *mask != 0
         });
-        let count = blocks.iter().map(|(_, mask)| mask.count_ones() as usize).sum();
-        Self { blocks, count }
+        Self::of(blocks)
     }
 
     /// Whether it allows a row.
@@ -83,6 +122,50 @@ impl Selection {
         self.blocks.iter().flat_map(|&(block, mask)| {
             (0..ROWS).filter(move |lane| mask >> lane & 1 == 1).map(move |lane| block * ROWS + lane)
         })
+    }
+}
+
+impl Selection {
+    /// The rows as bytes, from the second search on; `row_of` names the row in each place.
+    pub(crate) fn digest(&self, table: &Table, row_of: impl Fn(u32) -> u32) -> Option<&Digest> {
+        if !self.kept.used.swap(true, Ordering::Relaxed) {
+            return None;
+        }
+        let make = || (table.revision, Digest::of(table, self.rows().map(row_of)));
+        let (revision, digest) = self.kept.digest.get_or_init(make);
+        digest.as_ref().filter(|_| *revision == table.revision)
+    }
+
+    /// What a search in lists needs; `then` is called with it. Its copies are made for the second search.
+    pub(crate) fn with_packed<R>(&self, index: &IvfIndex, then: impl FnOnce(&Packed) -> R) -> R {
+        let revision = index.revision();
+        if self.kept.used.swap(true, Ordering::Relaxed) {
+            let make = || (revision, Packed::of(index, self, true));
+            let (made_at, packed) = self.kept.packed.get_or_init(make);
+            if *made_at == revision {
+                return then(packed);
+            }
+        }
+        then(&Packed::of(index, self, false))
+    }
+}
+
+/// Two selections are equal when they allow the same rows.
+impl PartialEq for Selection {
+    fn eq(&self, other: &Self) -> bool {
+        self.blocks == other.blocks
+    }
+}
+
+impl Eq for Selection {}
+
+/// Hands on the blocks of a list in which rows are selected, with those rows.
+pub(crate) fn selected(selection: &Selection, list: &List, mut then: impl FnMut(u32, u32)) {
+    for run in list.runs() {
+        let from = selection.blocks.partition_point(|&(block, _)| (block as usize) < run.start);
+        let rest = selection.blocks.get(from..).unwrap_or_default();
+        let within = rest.iter().take_while(|&&(block, _)| (block as usize) < run.end);
+        within.for_each(|&(block, mask)| then(block, mask));
     }
 }
 

@@ -4,7 +4,9 @@
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use limnion_index::{FlatIndex, IvfIndex, IvfOptions, IvfParams, Params, Precision, Source, Verify};
+use limnion_index::{
+    FlatIndex, IvfIndex, IvfOptions, IvfParams, Params, Precision, SearchOptions, Source, Verify,
+};
 use limnion_testkit::{Random, nearest, recall};
 use limnion_types::{ErrorKind, Hit, Job, Metric};
 use proptest::prelude::*;
@@ -242,6 +244,136 @@ fn a_selection_is_kept_exactly_and_its_recall_does_not_fall_as_it_narrows() {
         }
         assert!(index.select_mask(&[true]).is_err());
     }
+}
+
+#[test]
+fn a_selection_finds_the_same_however_often_it_is_used() {
+    let (dim, rows) = (72, 9000);
+    let (vectors, queries) = rows_and_queries(26, rows, 12, dim);
+    let mut random = Random::new(27);
+    let anchor = vectors[dim..2 * dim].to_vec();
+    let near: Vec<u64> =
+        nearest(Metric::L2, &vectors, dim, &anchor, 3200).into_iter().map(|(id, _)| id).collect();
+    for (metric, (bits, originals)) in Metric::ALL.into_iter().cycle().zip(KINDS) {
+        let index = build(&vectors, dim, &params(metric, bits, originals));
+        let flat = Params { bits, originals, ..Params::new(metric) };
+        let flat = FlatIndex::build(&vectors, dim, None, &flat, &Job::new()).expect("good vectors");
+        for share in [0.8, 0.4, 0.25, 0.1, 0.002, 0.0] {
+            let mut allowed: Vec<u64> = (0..rows as u64).filter(|_| random.uniform() < share).collect();
+            if share == 0.4 {
+                allowed.clone_from(&near);
+            }
+            for (k, radius) in [(1, None), (10, None), (300, None), (5000, None), (20, Some(1.1))] {
+                let selection = index.select_ids(&allowed);
+                let options = IvfOptions { selection: Some(&selection), radius, ..IvfOptions::new(k) };
+                let find = || -> Vec<Vec<Hit>> {
+                    let each = queries.chunks_exact(dim);
+                    each.map(|query| index.search(query, &options).expect("a query")).collect()
+                };
+                let first: Vec<Vec<Hit>> = queries
+                    .chunks_exact(dim)
+                    .map(|query| {
+                        let selection = index.select_ids(&allowed);
+                        let options = IvfOptions { selection: Some(&selection), ..options };
+                        index.search(query, &options).expect("a query")
+                    })
+                    .collect();
+                assert_eq!(find(), first, "{metric}, {bits} bits, {share}, {k}");
+                assert_eq!(find(), first, "{metric}, {bits} bits, {share}, {k}");
+                let batch = index.search_batch(&queries, &options, &Job::new()).expect("queries");
+                assert_eq!(batch, first, "{metric}, {bits} bits, {share}, {k}");
+                for hits in first {
+                    assert!(radius.is_some() || hits.len() == k.min(allowed.len()));
+                    assert!(hits.iter().all(|hit| allowed.contains(&hit.id)));
+                }
+            }
+            // Few rows are measured exactly, also by a flat index.
+            if allowed.len() < 2000 && originals == Some(Precision::F32) {
+                let ours = flat.select_ids(&allowed);
+                let kept: Vec<f32> = allowed
+                    .iter()
+                    .flat_map(|&id| &vectors[id as usize * dim..(id as usize + 1) * dim])
+                    .copied()
+                    .collect();
+                for query in queries.chunks_exact(dim) {
+                    let truth: Vec<u64> = nearest(metric, &kept, dim, query, 10)
+                        .into_iter()
+                        .map(|(row, _)| allowed[row as usize])
+                        .collect();
+                    let options = SearchOptions { selection: Some(&ours), ..SearchOptions::new(10) };
+                    assert_eq!(ids(&flat.search(query, &options).expect("a query")), truth);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_selection_that_is_older_than_the_index_never_answers_from_what_the_rows_were() {
+    let (dim, rows) = (40, 6000);
+    let (vectors, queries) = rows_and_queries(28, rows, 5, dim);
+    for share in [50, 2] {
+        let mut index = build(&vectors, dim, &params(Metric::L2, 1, Some(Precision::F32)));
+        let allowed: Vec<u64> = (0..rows as u64).filter(|id| id % share == 0).collect();
+        let selection = index.select_ids(&allowed);
+        let options = IvfOptions { selection: Some(&selection), ..IvfOptions::new(10) };
+        for query in queries.chunks_exact(dim) {
+            assert_eq!(index.search(query, &options).expect("a query").len(), 10);
+        }
+        index.remove(&(0..3000).collect::<Vec<_>>()).expect("rows that are there");
+        for query in queries.chunks_exact(dim) {
+            let hits = index.search(query, &options).expect("a query");
+            for hit in hits {
+                let row = &vectors[hit.id as usize * dim..(hit.id as usize + 1) * dim];
+                let square: f32 = row.iter().zip(query).map(|(x, y)| (x - y) * (x - y)).sum();
+                assert!(hit.id >= 3000 && (square.sqrt() - hit.distance).abs() < 1e-3 * hit.distance);
+            }
+        }
+    }
+}
+
+/// Asserts that a search among rows of 30,000 finds what it was asked for: 3,000 at random, or round one of them.
+fn check_recall_among(round_one: bool) {
+    let (dim, rows) = (96, 30_000);
+    let (vectors, queries) = rows_and_queries(29, rows, 100, dim);
+    let mut random = Random::new(30);
+    let index = build(&vectors, dim, &params(Metric::L2, 4, Some(Precision::F32)));
+    let anchor = vectors[5 * dim..6 * dim].to_vec();
+    let mut allowed: Vec<u64> = if round_one {
+        nearest(Metric::L2, &vectors, dim, &anchor, 3000).into_iter().map(|(id, _)| id).collect()
+    } else {
+        (0..rows as u64).filter(|_| random.uniform() < 0.1).collect()
+    };
+    allowed.sort_unstable();
+    let selection = index.select_ids(&allowed);
+    let kept: Vec<f32> = allowed
+        .iter()
+        .flat_map(|&id| &vectors[id as usize * dim..(id as usize + 1) * dim])
+        .copied()
+        .collect();
+    for wanted in [0.8, 0.95] {
+        let options = IvfOptions { selection: Some(&selection), recall: Some(wanted), ..IvfOptions::new(10) };
+        let mut found = 0.0;
+        for query in queries.chunks_exact(dim) {
+            let truth: Vec<(u64, f64)> = nearest(Metric::L2, &kept, dim, query, 10)
+                .into_iter()
+                .map(|(row, distance)| (allowed[row as usize], distance))
+                .collect();
+            found += recall(&ids(&index.search(query, &options).expect("a query")), &truth) / 100.0;
+        }
+        assert!(found > f64::from(wanted) - 0.02, "{} rows, {wanted}: {found}", allowed.len());
+    }
+}
+
+#[test]
+fn who_asks_for_a_recall_among_rows_at_random_gets_it() {
+    check_recall_among(false);
+}
+
+#[test]
+#[ignore = "not true yet: 0.68 is found for 0.8, as the margins of the limit are found among all rows"]
+fn who_asks_for_a_recall_among_rows_at_one_side_gets_it() {
+    check_recall_among(true);
 }
 
 #[test]

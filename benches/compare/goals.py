@@ -16,8 +16,8 @@ WIDE = "synth768-100k"
 
 
 LISTS = ("limnion-ivf-1-f32", "limnion-ivf-4-f16", "limnion-ivf-8")
-INLINE = ("limnion-graph-inline-8", "limnion-graph-inline-4-f16")
-COMPACT = ("limnion-graph-8", "limnion-graph-4-f16")
+INLINE = ("limnion-graph-inline-8", "limnion-graph-inline-5-f16")
+COMPACT = ("limnion-graph-8", "limnion-graph-5-f16")
 PEER_LISTS = ("rabitqlib-ivf-32", "rabitqlib-ivf-8", "rabitqlib-ivf-5")
 PEER_GRAPHS = ("rabitqlib-graph-raw", "rabitqlib-graph-8")
 PEER_FILTERS = (

@@ -23,6 +23,7 @@ from entries import BY_NAME, ENTRIES
 Result = dict[str, Any]
 RECALLS = (0.9, 0.95, 0.99)
 OTHERS = 0.15  # as in machine.py: cores of other processes beyond which a figure is marked
+UNKNOWN = "Not measured yet"
 MARK = re.compile(r"(<!-- table: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 SAID_OF_FILTERS = "queries a second of searches among a part of the rows, and the recall found."
 GIGA = 1e9
@@ -172,7 +173,7 @@ class Tables:
             cells = (f"{number(case['qps'])} ({case['recall']:.3f})" for case in cases)
             rows.append([f"**{label}**" if label.startswith("limnion") else label, *cells])
         if not rows:
-            return "Not measured yet."
+            return f"{UNKNOWN}."
         return f"{data}: {SAID_OF_FILTERS}\n\n{table(head, rows)}"
 
     def growth(self, data: str) -> str:
@@ -191,7 +192,7 @@ class Tables:
                 times = (number(1e6 / few, 1), number(1e6 / many, 1), f"{few / many:.2f} ×")
                 rows.append([BY_NAME[result["entry"]].label, *times])
         if not rows:
-            return f"Not measured yet on both {data} and {larger}."
+            return f"{UNKNOWN} on both {data} and {larger}."
         head = ["µs a query at recall 0.95", data, larger, "growth"]
         return table(head, sorted(rows, key=lambda row: row[0]))
 
@@ -205,7 +206,7 @@ class Tables:
         results = self.results(data)
         builds = [r["build"] for r in results if "build" in r]
         if not builds:
-            return "Not measured yet."
+            return f"{UNKNOWN}."
         days = sorted({r["measured"] for r in results})
         said = [
             f"{data}: {builds[0]['rows']:,} × {builds[0]['dim']}, k = 10, measured {days[-1]}.",
@@ -278,12 +279,12 @@ class Tables:
             return kinds[kind](data)
         if kind == "machine":
             return self.machine()
-        raise SystemExit(f"unknown table {name!r}")
+        return UNKNOWN  # of another program, such as store.py
 
     def machine(self) -> str:
         """Return the machine in words and its bandwidth as a table."""
         if not self.about:
-            return "Not measured yet."
+            return f"{UNKNOWN}."
         about = self.about
         said = (
             f"{about['processor']}, {about['cores']} cores of {about['nominal_mhz']:,.0f} MHz,"
@@ -294,11 +295,13 @@ class Tables:
         return f"{said}\n\n{table(['array of', *(f'{k} MiB' for k in sizes)], [speeds])}"
 
     def write_into(self, path: Path) -> None:
-        """Replace the marked tables of a file."""
-        text = path.read_text("utf-8")
-        path.write_text(
-            MARK.sub(lambda m: f"{m[1]}\n{self.show(m[2])}\n\n{m[3]}", text), encoding="utf-8"
-        )
+        """Replace the marked tables of a file that these results have something to say of."""
+
+        def renewed(mark: re.Match[str]) -> str:
+            shown = self.show(mark[2])
+            return mark[0] if shown.startswith(UNKNOWN) else f"{mark[1]}\n{shown}\n\n{mark[3]}"
+
+        path.write_text(MARK.sub(renewed, path.read_text("utf-8")), encoding="utf-8")
 
 
 def main() -> None:

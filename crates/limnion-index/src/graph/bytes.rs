@@ -144,12 +144,13 @@ impl Scale {
     fn write(vector: &[f32], place: &mut [i8]) -> Self {
         let largest = vector.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
         let step = largest / LARGEST;
-        let per_step = if step > 0.0 { 1.0 / step } else { 0.0 };
+        // Where the numbers are so small that this overflows, they are as good as zero.
+        let per_step = if step > 0.0 && (1.0 / step).is_finite() { 1.0 / step } else { 0.0 };
         // Adding and subtracting 1.5 · 2²³ rounds a small number to the nearest whole one, ties to even, without a call.
         const ROUND: f32 = 12_582_912.0;
         let mut square = 0;
         for (place, x) in place.iter_mut().zip(vector) {
-            let whole = ((x * per_step + ROUND) - ROUND) as i32;
+            let whole = (((x * per_step + ROUND) - ROUND) as i32).clamp(-127, 127);
             *place = whole as i8;
             square += whole * whole;
         }

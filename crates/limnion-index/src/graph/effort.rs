@@ -17,7 +17,7 @@ use crate::top::Top;
 /// The recalls that are found out; between them the pool is read in a straight line.
 const RECALLS: [f32; 6] = [0.8, 0.9, 0.95, 0.98, 0.99, 0.995];
 /// For so many neighbours, and so many rows that serve as queries.
-const DEPTHS: [(usize, usize); 2] = [(10, 400), (100, 100)];
+const DEPTHS: [(usize, usize); 2] = [(10, 400), (100, 64)];
 /// How many pools there are.
 pub(crate) const EFFORTS: usize = RECALLS.len() * DEPTHS.len();
 /// Indexes of fewer rows are not worth a walk.
@@ -105,14 +105,24 @@ impl Efforts {
                 .collect::<Result<_>>()?;
             let mut least = 0;
             for recall in RECALLS {
-                let (mut low, mut high) = (least, TRIED - 1);
-                while low < high {
+                let is_enough = |at: usize| {
                     job.check()?;
-                    let middle = (low + high) / 2;
-                    let effort = Effort { pool: tried(depth, middle), sureness: sureness(recall) };
+                    let effort = Effort { pool: tried(depth, at), sureness: sureness(recall) };
                     let found = |sample: &Sample<'_>| sample.share_found(index, effort);
                     let total: f64 = samples.par_iter().map(found).collect::<Vec<f64>>().iter().sum();
-                    if total >= f64::from(recall) * samples.len() as f64 {
+                    Ok::<bool, limnion_types::Error>(total >= f64::from(recall) * samples.len() as f64)
+                };
+                // Small pools are tried first: a large one costs as much as many of them.
+                let (mut low, mut step) = (least, 1);
+                let mut high = least;
+                while high < TRIED - 1 && !is_enough(high)? {
+                    low = high + 1;
+                    high = (high + step).min(TRIED - 1);
+                    step *= 2;
+                }
+                while low < high {
+                    let middle = usize::midpoint(low, high);
+                    if is_enough(middle)? {
                         high = middle;
                     } else {
                         low = middle + 1;

@@ -179,6 +179,7 @@ impl GraphIndex {
             steps.followed
         });
         if !sieve.is_full() && !sieve.is_bounded() {
+            sieve.forget();
             sieve.scan(0..self.places.len() as u32);
         }
         followed
@@ -202,7 +203,7 @@ impl GraphIndex {
                 followed = steps.followed;
                 let selected: Vec<_> =
                     found.iter().filter(|found| selection.contains(found.slot())).copied().collect();
-                let is_enough = selected.len() >= pool - pool / 3;
+                let is_enough = selected.len() >= (pool - pool / 3).max(sieve.wanted());
                 if is_enough {
                     sieve.take(&selected);
                 }

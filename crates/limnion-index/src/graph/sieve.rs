@@ -20,7 +20,8 @@ pub(crate) struct Sieve<'a> {
     /// Decides among rows whose codes have several bits.
     exact: Option<&'a Exact<'a>>,
     top: Top,
-    bounded: bool,
+    /// The limit that the search began with.
+    first_limit: f32,
     /// The reach at the limit that it was last asked for.
     reach: (f32, f32),
     /// Vertices that were looked at more closely than their sign bits.
@@ -37,8 +38,8 @@ impl<'a> Sieve<'a> {
         top: Top,
     ) -> Self {
         let exact = exact.filter(|_| index.params.bits > 1);
-        let bounded = top.limit() < f32::MAX;
-        Self { index, walk, exact, top, bounded, reach: (f32::NAN, 0.0), refined: 0, scanned: 0 }
+        let first_limit = top.limit();
+        Self { index, walk, exact, top, first_limit, reach: (f32::NAN, 0.0), refined: 0, scanned: 0 }
     }
 
     /// The key that the next row must not exceed, in scaled units.
@@ -143,9 +144,19 @@ impl<'a> Sieve<'a> {
         self.top.is_full()
     }
 
+    /// How many rows are wanted.
+    pub(crate) fn wanted(&self) -> usize {
+        self.top.k()
+    }
+
+    /// Forgets what it has taken: a row must not be offered twice.
+    pub(crate) fn forget(&mut self) {
+        self.top = Top::new(self.top.k(), self.first_limit);
+    }
+
     /// Whether rows may be no farther than a radius.
     pub(crate) fn is_bounded(&self) -> bool {
-        self.bounded
+        self.first_limit < f32::MAX
     }
 
     /// What was kept, best first.

@@ -496,7 +496,7 @@ def test_wrong_types_are_told_apart(index: limnion.GraphIndex) -> None:
     with pytest.raises(errors.InvalidTypeError, match="other must be an index of the same kind"):
         index.merge(limnion.IvfIndex.build(ROWS[:9], metric="l2"))
     with pytest.raises(errors.InvalidArgumentError, match="metric"):
-        index.merge(limnion.GraphIndex.build(ROWS[:9], range(90_000, 90_009)))
+        index.merge(limnion.GraphIndex.build(ROWS[:9], range(90_000, 90_009), "ip"))
 
 
 def test_a_graph_equals_no_other_kind() -> None:
@@ -675,6 +675,6 @@ def test_build_makes_what_recommend_says() -> None:
         index = limnion.build(rows[:count], ids=range(7, 7 + count), **options)
         assert type(index) is advice.index_class
         assert isinstance(index, limnion.AnyIndex)
-        assert index.metric == options.get("metric", "cosine")
+        assert index.metric == options.get("metric", "l2")
         assert index.ids[0] == 7
         assert index.search(ROWS[5], k=1)[0].id == 12 or index.metric == "ip"

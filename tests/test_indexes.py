@@ -339,7 +339,7 @@ def test_properties_tell_what_an_index_is(vectors: Vectors, index_class: IndexCl
         limnion.RabitqAsymIndex: (4, None, 128 / 2 + 6),
         limnion.RabitqPlusIndex: (1, "f32", 4 * dim + 128 / 8 + 6),
         limnion.IvfIndex: (1, "f32", 4 * dim + 128 / 8 + 6 + 4),
-        limnion.GraphIndex: (4, "f16", 2 * dim + 64 + 3 * 128 / 8 + 8 + 4 * 32 + 8),
+        limnion.GraphIndex: (5, "f16", 2 * dim + 64 + 4 * 128 / 8 + 8 + 4 * 48 + 8),
     }[index_class]
     assert (index.bits, index.originals) == expected[:2]
     assert expected[2] <= per_row <= 1.15 * expected[2] + 12

@@ -593,7 +593,7 @@ def build(
     >>> vectors = np.random.default_rng(1).standard_normal((3000, 384), dtype=np.float32)
     >>> index = limnion.build(vectors, recall=0.9, memory=500_000)
     >>> index
-    RabitqAsymIndex(n=3000, dim=384, metric='cosine', bits=3, memory=0.48 MB)
+    RabitqAsymIndex(n=3000, dim=384, metric='l2', bits=3, memory=0.48 MB)
     >>> index.search(vectors[7], recall=0.9)[0].id
     7
     """

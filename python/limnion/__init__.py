@@ -84,7 +84,6 @@ from limnion.indexes import (
     build,
     recommend,
 )
-from limnion.protocols import AnyIndex
 
 if TYPE_CHECKING:
     from limnion.config import Config, Retention
@@ -94,6 +93,7 @@ if TYPE_CHECKING:
     from limnion.filters import F
     from limnion.lake import Consistency, Lake, LakeBundle, LakeHit, RefreshResult
     from limnion.multivector import MultiVectorIndex
+    from limnion.protocols import AnyIndex
     from limnion.records import Record, Records
     from limnion.serializers import register_serializer
     from limnion.sync_database import SyncDatabase
@@ -169,6 +169,7 @@ __all__ = [
 ]
 
 _LATER: Final = {
+    "AnyIndex": "protocols",
     "Config": "config",
     "Consistency": "lake",
     "Database": "database",

@@ -490,9 +490,10 @@ def test_recommend_says_what_to_build_and_why() -> None:
     assert advice.recall >= 0.99
     assert limnion.recommend(100, 384).index_class is limnion.FlatF32Index
     assert limnion.recommend(10_000, 384).index_class is limnion.RabitqPlusIndex
-    graph = limnion.recommend(1_000_000, 384, recall=0.95)
+    assert limnion.recommend(1_000_000, 384, recall=0.95).index_class is limnion.IvfIndex
+    graph = limnion.recommend(1_000_000, 384, recall=0.95, memory=900_000_000)
     assert graph.index_class is limnion.GraphIndex
-    changing = limnion.recommend(1_000_000, 384, recall=0.95, changes=True)
+    changing = limnion.recommend(1_000_000, 384, recall=0.95, memory=900_000_000, changes=True)
     assert changing.index_class is limnion.IvfIndex
     tight = limnion.recommend(1_000_000, 384, recall=0.9, memory=250_000_000)
     assert tight.bytes <= 250_000_000

@@ -527,11 +527,12 @@ def recommend(
     of their speed in `benches/RESULTS.md`:
 
     1. up to 4 MiB of vectors: `FlatF32Index`;
-    2. above 50,000 rows that stay: `GraphIndex`, of 4 bits and f16, then of 8 bits alone;
-    3. above 10,000 rows: `IvfIndex`, of 4 bits and f16, then of 8 bits alone;
-    4. `RabitqPlusIndex` with f32, then with f16; codes alone, from 1 bit to 8; `FlatF32Index`.
+    2. above 10,000 rows: `IvfIndex` of 4 bits and f16;
+    3. above 50,000 rows that stay: `GraphIndex` of 8 bits alone;
+    4. above 10,000 rows: `IvfIndex` of 8 bits alone;
+    5. `RabitqPlusIndex` with f32, then with f16; codes alone, from 1 bit to 8; `FlatF32Index`.
 
-    A graph is taken to reach 0.95, above which lists are faster; lists reach 0.99, flat scans with
+    A graph is taken to reach 0.95, above which lists are as fast; lists reach 0.99, flat scans with
     f16 originals 0.995 and with f32 originals 0.999. Codes alone reach what they find on embeddings
     of text, and only `FlatF32Index` reaches 1.0.
 

@@ -47,7 +47,7 @@ const CODED_RECALL: f32 = 0.99;
 const LIST_BYTES: u64 = 40;
 /// What lists find when they are asked for it.
 const LISTS_RECALL: f32 = 0.99;
-/// From so many rows on a walk takes less time than a look into lists, up to the recall that follows.
+/// From so many rows on a walk by codes alone takes less time than a look into lists of such, up to the recall that follows.
 const MANY_ROWS_OF_GRAPHS: u64 = 50_000;
 const GRAPHS_RECALL: f32 = 0.95;
 /// Recall@10 on real text embeddings from codes alone, by bits a dimension (`benches/RESULTS.md` has the figures).
@@ -55,7 +55,8 @@ const RECALL_OF_BITS: [(u8, f32); 7] =
     [(1, 0.65), (2, 0.82), (3, 0.90), (4, 0.94), (5, 0.97), (6, 0.98), (8, 0.99)];
 
 /// Says which index and settings to take: the fastest that finds the share `recall` of the true neighbours within `memory`
-/// bytes. Up to 10,000 rows that is a flat one, above one of lists; above 50,000 rows that stay, for a recall of up to 0.95, a graph.
+/// bytes. Up to 10,000 rows that is a flat one, above one of lists;
+/// where their originals do not fit, rows stay and a recall of up to 0.95 will do, from 50,000 rows on a graph.
 ///
 /// ```
 /// use limnion_index::{Wanted, recommend};
@@ -130,15 +131,18 @@ fn candidates(n: u64, dim: usize, changes: bool) -> Vec<Candidate> {
         "it looks at every vector, so it misses none",
     );
     let mut candidates = Vec::new();
-    let mut add = |index, recall, reason| {
-        candidates.push(candidate(index, 4, Some(Precision::F16), recall, reason));
-        candidates.push(candidate(index, 8, None, recall * CODED_RECALL, reason));
+    let lists = |bits, originals, recall| {
+        candidate("IvfIndex", bits, originals, recall, "it looks into the lists where neighbours may be")
     };
+    if n > MANY_ROWS {
+        candidates.push(lists(4, Some(Precision::F16), LISTS_RECALL));
+    }
     if n > MANY_ROWS_OF_GRAPHS && !changes {
-        add("GraphIndex", GRAPHS_RECALL, "it walks along links to near rows");
+        let reason = "it walks along links to near rows";
+        candidates.push(candidate("GraphIndex", 8, None, GRAPHS_RECALL, reason));
     }
     if n > MANY_ROWS {
-        add("IvfIndex", LISTS_RECALL, "it looks into the lists where neighbours may be");
+        candidates.push(lists(8, None, LISTS_RECALL * CODED_RECALL));
     }
     candidates.extend([
         candidate("RabitqPlusIndex", 1, Some(Precision::F32), 0.999, "codes are scanned, originals decide"),
@@ -173,7 +177,7 @@ fn row_bytes(dim: usize, bits: u8, originals: Option<Precision>) -> u64 {
 
 /// What a graph keeps of a row beside its code and its original: links, which row it is, and what pads its record.
 fn graph_bytes(dim: usize) -> u64 {
-    const LINKS: u64 = 32;
+    const LINKS: u64 = 48;
     const LINE: u64 = 64;
     let sign = row_bytes(dim, 1, None);
     4 * LINKS + 4 + 4 + sign.next_multiple_of(LINE) - sign
@@ -203,7 +207,7 @@ mod tests {
         assert_eq!(advise(1_000, 0.99, None), ("FlatF32Index", 0, F32));
         assert_eq!(advise(10_000, 0.99, None), ("RabitqPlusIndex", 1, F32));
         assert_eq!(advise(20_000, 0.95, None), ("IvfIndex", 4, F16));
-        assert_eq!(advise(1_000_000, 0.95, None), ("GraphIndex", 4, F16));
+        assert_eq!(advise(1_000_000, 0.95, None), ("IvfIndex", 4, F16));
         assert_eq!(advise(1_000_000, 0.99, None), ("IvfIndex", 4, F16));
         assert_eq!(advise(1_000_000, 0.995, None), ("RabitqPlusIndex", 1, F32));
         assert_eq!(advise(1_000_000, 0.995, Some(1 << 30)), ("RabitqPlusIndex", 1, F16));
@@ -250,10 +254,10 @@ mod tests {
         let graph = GraphIndex::build(&vectors, dim, None, &graph, &job).expect("good vectors");
         let lists = IvfParams { bits: 4, originals: F16, ..IvfParams::new(Metric::L2) };
         let lists = IvfIndex::build(&vectors, dim, None, &lists, &job).expect("good vectors");
-        let row = row_bytes(dim, 4, F16);
-        for (bytes, each) in
-            [(graph.memory_bytes(), row + graph_bytes(dim)), (lists.memory_bytes(), row + LIST_BYTES)]
-        {
+        for (bytes, each) in [
+            (graph.memory_bytes(), row_bytes(dim, 5, F16) + graph_bytes(dim)),
+            (lists.memory_bytes(), row_bytes(dim, 4, F16) + LIST_BYTES),
+        ] {
             let said = each as f64 * n as f64;
             assert!((0.7..1.6).contains(&(bytes as f64 / said)), "{bytes}, said {said}");
         }

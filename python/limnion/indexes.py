@@ -405,8 +405,8 @@ class GraphIndex(LinkIndex):
     How far to walk for a recall is found out on the data when the index is built, so that
     `recall=0.95` is all there is to say, which is also the default. `recall=1.0` looks at every
     original. Where few rows may be found, those are looked at instead, so that `k` hits come where
-    as many match. It takes some four times as long to build as an `IvfIndex`, and some 300 µs for a
-    row that is added. Removed rows lead walks on until one in six is gone; then their codes and
+    as many match. It takes some five times as long to build as an `IvfIndex`, and longer for a row
+    that is added. Removed rows lead walks on until one in six is gone; then their codes and
     links are given back.
 
     >>> import limnion, numpy as np
@@ -441,7 +441,7 @@ class GraphIndex(LinkIndex):
 
         The vectors are encoded, linked, and asked for their neighbours to find out what a recall
         takes. Runs on all cores with the interpreter released; Ctrl-C stops it. Cost: at 100,000
-        rows of 384 dimensions about 90 µs a row and core.
+        rows of 384 dimensions about 200 µs a row and core.
 
         Args:
             vectors: The vectors, which are copied; with `originals="f16"` a float16 array is taken

@@ -73,7 +73,7 @@ impl GraphIndex {
 
     /// Appends vectors with the given ids, or with the numbers after the largest id. All of them, or none on error.
     ///
-    /// Cost: some 300 µs a row and core. Where the new rows are more than half of those that are there, and originals are
+    /// Cost: a walk, and a choice of links for each row that it joins. Where the new rows are more than half of those that are there, and originals are
     /// kept, the graph is built anew, which costs less.
     ///
     /// # Errors

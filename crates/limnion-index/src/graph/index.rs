@@ -64,7 +64,7 @@ pub struct GraphIndex {
 impl GraphIndex {
     /// An index of `vectors` (rows of `dim` numbers) with the given ids, or 0, 1, 2 … without.
     ///
-    /// Cost: at 100,000 rows of 384 dimensions about 90 µs a row and core. Memory meanwhile: a byte a number more.
+    /// Cost: at 100,000 rows of 384 dimensions about 200 µs a row and core. Memory meanwhile: a byte a number more.
     ///
     /// # Errors
     /// `InvalidArgument` for parameters or values that cannot be used, `DimensionMismatch` for a ragged end,
